@@ -1,0 +1,44 @@
+# Two commands set everything up: `make demo` and `make test`. Each makes .venv, installs and does its job.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Two threads a process, or the tests' workers would fight over the cores.
+TEST_WORKERS ?= auto
+
+.PHONY: demo test check lint types floors docs install slow clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints/cpu.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints/cpu.txt
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/postclick demo --out postclick-demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow and not gpu' --numprocesses $(TEST_WORKERS)
+
+check: lint types floors docs
+
+lint: $(STAMP)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/deptry src
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+floors: $(STAMP)
+	$(BIN)/lint-imports
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict --quiet
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m 'slow and not gpu' --numprocesses 1
+
+clean:
+	rm -rf $(VENV) postclick-demo site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

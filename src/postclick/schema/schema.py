@@ -1,0 +1,260 @@
+"""What the columns of an exposure log mean: the vocabulary that all floors share."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from postclick.binding import bind, unknown_key
+from postclick.errors import ConfigError, Finding, InputMissingError, SchemaError, nearest
+from postclick.schema.features import (
+    KINDS,
+    DenseFeature,
+    EmbeddingFeature,
+    Feature,
+    SequenceFeature,
+    SparseFeature,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Columns", "Schema"]
+
+SCHEMA_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of the funnel and what comes with it; only `click` and `conversion` are required.
+
+    Parameters
+    ----------
+    click, conversion
+        Labels 0/1 on every exposure.
+    action
+        In-shop action after the click, 0/1.
+    exposure_id, user_id, item_id
+        Identities; without an exposure id, file and row number serve. `user_id` clusters the intervals.
+    time
+        Time of the exposure; number (see `time_unit`) or timestamp.
+    click_time, conversion_time, observed_until
+        For delayed conversions.
+    time_unit
+        Unit of numeric times.
+    sample_weight
+        Weight of the row in losses and metrics.
+    propensity
+        Logged propensity in (0, 1].
+    randomised
+        0/1: the exposure was chosen at random; the population ``@random``.
+    value, bid, campaign
+        For values of conversions and slices by campaign.
+    """
+
+    click: str = "click"
+    conversion: str = "conversion"
+    action: str | None = None
+    exposure_id: str | None = None
+    user_id: str | None = None
+    item_id: str | None = None
+    time: str | None = None
+    click_time: str | None = None
+    conversion_time: str | None = None
+    observed_until: str | None = None
+    time_unit: Literal["s", "ms", "us", "ns"] = "s"
+    sample_weight: str | None = None
+    propensity: str | None = None
+    randomised: str | None = None
+    value: str | None = None
+    bid: str | None = None
+    campaign: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """Return role -> column name of the roles that are set, in declaration order."""
+        pairs = ((entry.name, getattr(self, entry.name)) for entry in dataclasses.fields(self) if entry.name != "time_unit")
+        return {role: name for role, name in pairs if name is not None}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Features and funnel columns of a log.
+
+    Parameters
+    ----------
+    features
+        In the order of the model's input.
+    columns
+        The funnel and its company.
+    population
+        ``exposure``: rows are exposures. ``click``: rows are all clicks (CTR is 1 by definition, metrics over exposures
+        are undefined).
+
+    Raises
+    ------
+    SchemaError
+        Duplicate features, a label used as feature, no feature at all: all reported together.
+    """
+
+    features: tuple[Feature, ...]
+    columns: Columns = field(default_factory=Columns)
+    population: Literal["exposure", "click"] = "exposure"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", tuple(self.features))
+        problems = _problems(self)
+        if problems:
+            raise SchemaError(*problems)
+
+    @property
+    def sparse(self) -> tuple[SparseFeature, ...]:
+        """The sparse features in order."""
+        return tuple(feature for feature in self.features if isinstance(feature, SparseFeature))
+
+    @property
+    def dense(self) -> tuple[DenseFeature, ...]:
+        """The dense features in order."""
+        return tuple(feature for feature in self.features if isinstance(feature, DenseFeature))
+
+    @property
+    def sequences(self) -> tuple[SequenceFeature, ...]:
+        """The sequence features in order."""
+        return tuple(feature for feature in self.features if isinstance(feature, SequenceFeature))
+
+    @property
+    def embeddings(self) -> tuple[EmbeddingFeature, ...]:
+        """The embedding features in order."""
+        return tuple(feature for feature in self.features if isinstance(feature, EmbeddingFeature))
+
+    @property
+    def fields(self) -> tuple[SparseFeature | SequenceFeature, ...]:
+        """The features that own rows of the fused table: sparse ones first, then sequences. Field f's unknown row is f."""
+        return (*self.sparse, *self.sequences)
+
+    def raw_columns(self) -> tuple[str, ...]:
+        """Return every column name that a source must deliver, once each."""
+        names = list(self.columns.named().values())
+        for feature in self.features:
+            names.append(feature.name)
+            if isinstance(feature, SequenceFeature) and feature.weights:
+                names.append(feature.weights)
+        return tuple(dict.fromkeys(names))
+
+    @classmethod
+    def infer(cls, source: str | Path | pa.Table | Any, *, rows: int = 20_000) -> Schema:
+        """Propose a schema from the first `rows` rows of a file, a folder, a glob, a frame or a table.
+
+        The proposal is a starting point: print it (`to_toml`), read it, keep it in a file.
+        """
+        from postclick.schema.inference import infer
+
+        return infer(source, rows=rows)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any], *, where: str = "schema") -> Schema:
+        """Build a schema from the plain form that TOML holds; all mistakes in one message, with the likely spelling."""
+        problems: list[Finding] = []
+        known = {"format", "population", "columns", "feature"}
+        problems += [unknown_key(f"{where}.{key}", key, dict.fromkeys(known)) for key in value if key not in known]
+        if value.get("format", SCHEMA_FORMAT) != SCHEMA_FORMAT:
+            what = f"format {value['format']!r} is not {SCHEMA_FORMAT}"
+            problems.append(Finding("schema.version", what, f"{where}.format", fix="upgrade postclick"))
+        if value.get("population", "exposure") not in ("exposure", "click"):
+            what = f"expected 'exposure' or 'click', got {value['population']!r}"
+            problems.append(Finding("config.value", what, f"{where}.population"))
+        columns = _collect(problems, Columns, value.get("columns", {}), f"{where}.columns")
+        features = [_feature(item, f"{where}.feature[{index}]", problems) for index, item in enumerate(value.get("feature", []))]
+        if problems:
+            raise SchemaError(*problems)
+        population = cast(Literal["exposure", "click"], value.get("population", "exposure"))
+        return cls(tuple(item for item in features if item is not None), columns or Columns(), population)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain form; defaults and unset roles are left out."""
+        names = {kind: name for name, kind in KINDS.items()}
+        columns: dict[str, Any] = dict(self.columns.named())
+        if self.columns.time_unit != "s":
+            columns["time_unit"] = self.columns.time_unit
+        features = [{"name": item.name, "kind": names[type(item)], **_changed(item)} for item in self.features]
+        return {"format": SCHEMA_FORMAT, "population": self.population, "columns": columns, "feature": features}
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Schema:
+        """Read a schema from a TOML file."""
+        try:
+            text = Path(path).read_text("utf-8")
+        except OSError as error:
+            raise InputMissingError(Finding("input.missing", "cannot read the schema", str(path))) from error
+        try:
+            value = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise SchemaError(Finding("schema.toml", str(error), str(path))) from error
+        return cls.from_dict(value, where=Path(path).name)
+
+    def to_toml(self) -> str:
+        """Return the schema as TOML text; reading it back gives an equal schema."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+
+def _changed(feature: Feature) -> dict[str, Any]:
+    changed = {}
+    for entry in dataclasses.fields(feature):
+        value = getattr(feature, entry.name)
+        keep = entry.name == "side" or (entry.name != "name" and value != entry.default)
+        if keep and value is not None:
+            changed[entry.name] = value
+    return changed
+
+
+def _collect(problems: list[Finding], kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        problems.append(Finding("config.value", f"expected a table, got {value!r}", where))
+        return None
+    try:
+        return kind(**bind(kind, value, where=where))
+    except ConfigError as error:
+        problems.extend(error.findings)
+    except TypeError as error:
+        problems.append(Finding("config.value", str(error).replace("__init__()", "it is"), where))
+    return None
+
+
+def _feature(value: Any, where: str, problems: list[Finding]) -> Feature | None:
+    if not isinstance(value, dict) or "name" not in value or "kind" not in value:
+        problems.append(Finding("config.value", "a feature needs 'name' and 'kind'", where))
+        return None
+    kind = KINDS.get(value["kind"])
+    if kind is None:
+        near = nearest(str(value["kind"]), KINDS)
+        fix = f"did you mean {near!r}?" if near else f"known kinds: {', '.join(KINDS)}"
+        problems.append(Finding("config.value", f"there is no kind {value['kind']!r}", f"{where}.kind", fix=fix))
+        return None
+    rest = {key: item for key, item in value.items() if key != "kind"}
+    return cast("Feature | None", _collect(problems, kind, rest, where))
+
+
+def _problems(schema: Schema) -> list[Finding]:
+    problems = []
+    names = [feature.name for feature in schema.features]
+    if not names:
+        problems.append(Finding("schema.no_feature", "a schema needs at least one feature", "schema.feature"))
+    for name, count in Counter(names).items():
+        if count > 1:
+            problems.append(Finding("schema.duplicate", f"feature {name!r} is declared {count} times", "schema.feature"))
+    roles = schema.columns.named()
+    for column, count in Counter(roles.values()).items():
+        if count > 1:
+            taken = [role for role, name in roles.items() if name == column]
+            problems.append(Finding("schema.duplicate", f"{' and '.join(taken)} share column {column!r}", "schema.columns"))
+    outcomes = ("click", "conversion", "action", "click_time", "conversion_time", "observed_until", "value")
+    for role in outcomes:
+        if role in roles and roles[role] in names:
+            what = f"{roles[role]!r} is the {role} and cannot be a feature"
+            problems.append(Finding("data.leakage", what, "schema.feature", fix="drop the feature"))
+    return problems

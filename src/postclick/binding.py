@@ -8,7 +8,9 @@ into it. All mistakes are reported together, each with the likely spelling. No i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -62,7 +64,7 @@ def _type_name(kind: Any) -> str:
 
 def parameters(target: Callable[..., Any], skip: tuple[str, ...] = ("self", "spec")) -> dict[str, Parameter]:
     """Return the parameters of a class or function by name, with type, default and documentation."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function, include_extras=True)
     if dataclasses.is_dataclass(target):
         hints = typing.get_type_hints(target, include_extras=True)
@@ -134,7 +136,9 @@ def _convert(value: Any, kind: Any, default: Any, place: str, problems: list[Fin
     if dataclasses.is_dataclass(kind):
         return _convert_component(value, kind, default, place, problems)
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(item, options[0], _MISSING, f"{place}[{index}]", problems) for index, item in enumerate(value))
+        return tuple(
+            _convert(item, options[0], _MISSING, f"{place}[{index}]", problems) for index, item in enumerate(value)
+        )
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
@@ -144,7 +148,7 @@ def _convert(value: Any, kind: Any, default: Any, place: str, problems: list[Fin
 
 def _convert_union(value: Any, options: tuple[Any, ...], default: Any, place: str, problems: list[Finding]) -> Any:
     if value is None or (value == "off" and type(None) in options):
-        return None if type(None) in options else _wrong(value, Union[options], place, problems)
+        return None if type(None) in options else _wrong(value, _union(options), place, problems)
     first: list[Finding] = []
     for option in options:
         attempt: list[Finding] = []
@@ -155,7 +159,11 @@ def _convert_union(value: Any, options: tuple[Any, ...], default: Any, place: st
             return result
         first = first or attempt
     problems.extend(first if isinstance(value, Mapping) else [])
-    return value if isinstance(value, Mapping) and first else _wrong(value, Union[options], place, problems)
+    return value if isinstance(value, Mapping) and first else _wrong(value, _union(options), place, problems)
+
+
+def _union(options: tuple[Any, ...]) -> Any:
+    return functools.reduce(operator.or_, options)
 
 
 def _convert_component(value: Any, kind: Any, default: Any, place: str, problems: list[Finding]) -> Any:

@@ -33,6 +33,7 @@ __all__ = [
     "append_json_line",
     "check_free",
     "create",
+    "identity",
     "lock",
     "new_folder",
     "operations",
@@ -77,7 +78,7 @@ class Operations:
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename atomically, replacing `target`."""
-        os.replace(source, target)
+        source.replace(target)
 
 
 _FLAGS = {
@@ -105,10 +106,14 @@ def _typed(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _NO_SPACE:
-            finding = Finding("io.no_space", str(error), str(path), fix="free space on this disk, then run again with --resume")
+            finding = Finding(
+                "io.no_space", str(error), str(path), fix="free space on this disk, then run again with --resume"
+            )
             raise StorageError(finding) from error
         if error.errno in _CANNOT_CREATE:
-            finding = Finding("io.cannot_create", str(error), str(path), fix="choose a folder that exists and can be written")
+            finding = Finding(
+                "io.cannot_create", str(error), str(path), fix="choose a folder that exists and can be written"
+            )
             raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE) from error
         finding = Finding("io.failed", str(error), str(path), fix="check the disk, then run again")
         raise StorageError(finding) from error
@@ -204,7 +209,8 @@ class Manifest:
     format: int = FORMAT
 
 
-def _identity(kind: str, files: Mapping[str, tuple[str, int]], version: int) -> str:
+def identity(kind: str, files: Mapping[str, tuple[str, int]], version: int = FORMAT) -> str:
+    """Return the hash of a folder's content from its kind, format and files."""
     text = json.dumps([kind, version, [[name, *files[name]] for name in sorted(files)]])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -217,7 +223,7 @@ def write_manifest(folder: Path, kind: str, *, exclude: Callable[[str], bool] = 
         hidden = any(part.startswith(".") for part in name.split("/"))
         if path.is_file() and not hidden and path.name not in {RECORD} and name != MANIFEST and not exclude(name):
             files[name] = (sha256(path), path.stat().st_size)
-    manifest = Manifest(kind, files, _identity(kind, files, FORMAT))
+    manifest = Manifest(kind, files, identity(kind, files, FORMAT))
     body = {
         "kind": kind,
         "format": FORMAT,
@@ -234,7 +240,9 @@ def read_manifest(folder: Path, *kinds: str) -> Manifest:
         raise InputMissingError(Finding("input.missing", "no such file or folder", str(folder), fix="check the path"))
     if not (folder / MANIFEST).is_file():
         what = f"expected a {' or '.join(kinds) or 'postclick'} folder, found one without {MANIFEST}"
-        raise InputMissingError(Finding("input.wrong_kind", what, str(folder), fix="pass the folder that postclick wrote"))
+        raise InputMissingError(
+            Finding("input.wrong_kind", what, str(folder), fix="pass the folder that postclick wrote")
+        )
     body = read_json(folder / MANIFEST)
     try:
         files = {name: (entry["sha256"], int(entry["bytes"])) for name, entry in body["files"].items()}
@@ -243,7 +251,9 @@ def read_manifest(folder: Path, *kinds: str) -> Manifest:
         raise DataError(Finding("data.corrupt_file", f"not a manifest ({error!r})", str(folder / MANIFEST))) from error
     if kinds and manifest.kind not in kinds:
         what = f"expected a {' or '.join(kinds)} folder, found a {manifest.kind} folder"
-        raise InputMissingError(Finding("input.wrong_kind", what, str(folder), fix=f"pass a {' or '.join(kinds)} folder"))
+        raise InputMissingError(
+            Finding("input.wrong_kind", what, str(folder), fix=f"pass a {' or '.join(kinds)} folder")
+        )
     return manifest
 
 
@@ -256,7 +266,7 @@ def verify(folder: Path, manifest: Manifest) -> None:
             problems.append(Finding("data.corrupt_file", "listed in the manifest but missing", str(path)))
         elif path.stat().st_size != size or sha256(path) != digest:
             problems.append(Finding("data.corrupt_file", "differs from the manifest's SHA-256", str(path)))
-    if manifest.hash != _identity(manifest.kind, manifest.files, manifest.format):
+    if manifest.hash != identity(manifest.kind, manifest.files, manifest.format):
         problems.append(Finding("data.corrupt_file", "the manifest's own hash does not fit its entries", str(folder)))
     if problems:
         raise DataError(*problems)
@@ -322,7 +332,12 @@ def _replace_folder(scratch: Path, path: Path) -> None:
     if path.exists() or path.is_symlink():
         aside = path.with_name(f".{path.name}.{os.getpid()}.old")
         operations.rename(path, aside)
-    operations.rename(scratch, path)
+    try:
+        operations.rename(scratch, path)
+    except BaseException:
+        if aside is not None:
+            os.replace(aside, path)
+        raise
     operations.sync_folder(path.parent)
     if aside is not None:
         _discard(aside)

@@ -1,0 +1,1 @@
+"""The command line: a skin. Each command parses, makes one library call and prints."""

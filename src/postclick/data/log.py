@@ -53,7 +53,9 @@ def to_arrow(exposures: Exposures, schema: Schema) -> pa.RecordBatch:
             values = getattr(labels, entry.name)
             if values is not None:
                 is_text = values.dtype.kind in "OUT"
-                arrays[f"label:{entry.name}"] = pa.array(values.tolist(), pa.large_string()) if is_text else pa.array(values)
+                arrays[f"label:{entry.name}"] = (
+                    pa.array(values.tolist(), pa.large_string()) if is_text else pa.array(values)
+                )
     if not arrays:
         raise DataError(Finding("data.empty", "a batch without any column"))
     return pa.RecordBatch.from_pydict(arrays)
@@ -190,7 +192,9 @@ class LogSplit:
                 reader = pa.ipc.open_file(pa.memory_map(str(path)))
                 blocks += [reader.get_batch(index) for index in range(reader.num_record_batches)]
             except (pa.ArrowInvalid, OSError) as error:
-                raise DataError(Finding("data.corrupt_file", str(error), str(path), fix="prepare the log again")) from error
+                raise DataError(
+                    Finding("data.corrupt_file", str(error), str(path), fix="prepare the log again")
+                ) from error
         return [block for block in blocks if block.num_rows]
 
     def __len__(self) -> int:
@@ -233,7 +237,8 @@ class LogSplit:
         whole = concatenate(list(self.blocks()))
         if role == "all":
             return whole
-        assert whole.labels is not None and whole.labels.exposure_id is not None
+        assert whole.labels is not None
+        assert whole.labels.exposure_id is not None
         first = unit_interval(whole.labels.exposure_id, _ROLE_SEED) < 0.5
         return whole.take(np.flatnonzero(first if role == "stop" else ~first))
 

@@ -16,7 +16,8 @@ HEADS = ("ctr", "cvr", "ctcvr", "action", "ctar")
 def probability(odds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return sigmoid(odds) in float64 without overflow."""
     small = np.exp(-np.abs(odds))
-    return np.where(odds >= 0, 1.0, small) / (1.0 + small)
+    result: NDArray[np.float64] = np.where(odds >= 0, 1.0, small) / (1.0 + small)
+    return result
 
 
 def log_odds(log_p: NDArray[np.float64], log_not_p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -28,7 +29,8 @@ def log_odds(log_p: NDArray[np.float64], log_not_p: NDArray[np.float64]) -> NDAr
     low = np.minimum(log_p, half)
     high = np.minimum(log_not_p, half)
     with np.errstate(divide="ignore"):
-        return np.where(log_p < half, low - np.log1p(-np.exp(low)), np.log1p(-np.exp(high)) - high)
+        odds: NDArray[np.float64] = np.where(log_p < half, low - np.log1p(-np.exp(low)), np.log1p(-np.exp(high)) - high)
+    return odds
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Pure losses, a row first and reduced last (torch)."""

@@ -1,0 +1,40 @@
+"""Metrics: pure functions, arrays in, numbers out. Weights and soft labels everywhere; undefined is an outcome."""
+
+from postclick.metrics.bootstrap import Statistic, bootstrap_t, fold_units, ratio
+from postclick.metrics.curve import Curve, curve_of
+from postclick.metrics.delong import Components, auc_interval, components
+from postclick.metrics.estimate import Estimate
+from postclick.metrics.probability import brier, logloss, mae, mean, ne, pcoc
+from postclick.metrics.ranking import auc, gauc, pr_auc, user_ranking
+from postclick.metrics.reliability import Reliability, ece, reliability_table
+from postclick.metrics.thresholds import f1, ks, lift, recall
+
+__all__ = [
+    "Components",
+    "Curve",
+    "Estimate",
+    "Reliability",
+    "Statistic",
+    "auc",
+    "auc_interval",
+    "bootstrap_t",
+    "brier",
+    "components",
+    "curve_of",
+    "ece",
+    "f1",
+    "fold_units",
+    "gauc",
+    "ks",
+    "lift",
+    "logloss",
+    "mae",
+    "mean",
+    "ne",
+    "pcoc",
+    "pr_auc",
+    "ratio",
+    "recall",
+    "reliability_table",
+    "user_ranking",
+]

@@ -74,7 +74,13 @@ class Outputs:
 
     def heads(self) -> dict[str, LogProbability]:
         """Return the heads present, by name."""
-        pairs = (("ctr", self.ctr), ("cvr", self.cvr), ("ctcvr", self.ctcvr), ("action", self.action), ("ctar", self.ctar))
+        pairs = (
+            ("ctr", self.ctr),
+            ("cvr", self.cvr),
+            ("ctcvr", self.ctcvr),
+            ("action", self.action),
+            ("ctar", self.ctar),
+        )
         return {name: head for name, head in pairs if head is not None}
 
 
@@ -107,7 +113,7 @@ class Citation:
 
 
 class ConversionModel(nn.Module, ABC):
-    """A system. Subclasses set `citation`, build in ``__init__(self, spec, *, ...)``, and define `forward` and `loss`."""
+    """A system: sets `citation`, is built by ``__init__(self, spec, *, ...)``, defines `forward` and `loss`."""
 
     citation: ClassVar[Citation]
 
@@ -123,7 +129,7 @@ class ConversionModel(nn.Module, ABC):
     @property
     @abstractmethod
     def observed(self) -> tuple[tuple[str, str], ...]:
-        """(head, population) pairs whose log-loss early stopping sums: ``("ctr", "exposure")``, ``("cvr", "click")``, ..."""
+        """(head, population) pairs whose log-loss early stopping sums, for instance ``("cvr", "click")``."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:

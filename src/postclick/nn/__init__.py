@@ -1,0 +1,1 @@
+"""Blocks that know nothing of clicks: embeddings, encoders, towers (torch)."""

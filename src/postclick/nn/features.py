@@ -1,6 +1,6 @@
 """Encoded features as tensors: what every block takes in.
 
-Shapes: B rows, F sparse fields, S sequence fields, N dense features, V width of all embedding features, L values in all.
+Shapes: B rows, F sparse fields, S sequence fields, N dense features, V width of embedding features, L values in all.
 """
 
 from __future__ import annotations

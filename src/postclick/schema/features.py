@@ -17,7 +17,7 @@ __all__ = [
 
 Side: TypeAlias = Literal["user", "item", "context"]
 Serving: TypeAlias = Literal["given", "absent"] | int | float | str
-"""``given``: comes with every request. ``absent``: unknown when serving. Anything else: fixed to that value when serving."""
+"""``given``: comes with every request. ``absent``: unknown when serving. Anything else: fixed to that value."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class DenseFeature:
     name, side, serving
         As `SparseFeature`.
     transform
-        ``standard``: (x - mean) / std; ``log``: sign(x) log(1 + abs(x)), then standard; ``quantile``: rank in the training
-        rows, to [-1, 1]; ``none``. Fitted on training rows only.
+        ``standard``: (x - mean) / std; ``log``: sign(x) log(1 + abs(x)), then standard; ``quantile``: rank in the
+        training rows, to [-1, 1]; ``none``. Fitted on training rows only.
     missing
         What a null or NaN becomes: the training ``mean``, ``zero`` (before the transform), or ``reject`` the row.
         An infinity is never missing: its row is rejected.
@@ -79,7 +79,7 @@ class SequenceFeature:
     weights
         Column of weights, one a value, or None for weight 1.
     pooling
-        ``mean`` divides the weighted sum by the sum of weights, ``sum`` does not, ``target-attention`` weighs by the item.
+        ``mean`` divides the weighted sum by the sum of weights, ``sum`` does not.
     max_length
         Later values are cut off and counted in the value ledger.
     separator
@@ -89,7 +89,7 @@ class SequenceFeature:
     name: str
     side: Side = "context"
     weights: str | None = None
-    pooling: Literal["mean", "sum", "target-attention"] = "mean"
+    pooling: Literal["mean", "sum"] = "mean"
     max_length: int = 50
     separator: str | None = None
     min_count: int | None = None

@@ -76,7 +76,9 @@ class Columns:
 
     def named(self) -> dict[str, str]:
         """Return role -> column name of the roles that are set, in declaration order."""
-        pairs = ((entry.name, getattr(self, entry.name)) for entry in dataclasses.fields(self) if entry.name != "time_unit")
+        pairs = (
+            (entry.name, getattr(self, entry.name)) for entry in dataclasses.fields(self) if entry.name != "time_unit"
+        )
         return {role: name for role, name in pairs if name is not None}
 
 
@@ -132,7 +134,7 @@ class Schema:
 
     @property
     def fields(self) -> tuple[SparseFeature | SequenceFeature, ...]:
-        """The features that own rows of the fused table: sparse ones first, then sequences. Field f's unknown row is f."""
+        """The features that own rows of the fused table, sparse ones first; field f's unknown row is f."""
         return (*self.sparse, *self.sequences)
 
     def raw_columns(self) -> tuple[str, ...]:
@@ -167,7 +169,9 @@ class Schema:
             what = f"expected 'exposure' or 'click', got {value['population']!r}"
             problems.append(Finding("config.value", what, f"{where}.population"))
         columns = _collect(problems, Columns, value.get("columns", {}), f"{where}.columns")
-        features = [_feature(item, f"{where}.feature[{index}]", problems) for index, item in enumerate(value.get("feature", []))]
+        features = [
+            _feature(item, f"{where}.feature[{index}]", problems) for index, item in enumerate(value.get("feature", []))
+        ]
         if problems:
             raise SchemaError(*problems)
         population = cast(Literal["exposure", "click"], value.get("population", "exposure"))
@@ -199,7 +203,9 @@ class Schema:
         """Return the schema as TOML text; reading it back gives an equal schema."""
         import tomli_w
 
-        return tomli_w.dumps(self.to_dict())
+        plain = self.to_dict()
+        tables = [f"[[feature]]\n{tomli_w.dumps(feature)}" for feature in plain.pop("feature")]
+        return "\n".join([tomli_w.dumps(plain), *tables])
 
 
 def _changed(feature: Feature) -> dict[str, Any]:
@@ -246,12 +252,16 @@ def _problems(schema: Schema) -> list[Finding]:
         problems.append(Finding("schema.no_feature", "a schema needs at least one feature", "schema.feature"))
     for name, count in Counter(names).items():
         if count > 1:
-            problems.append(Finding("schema.duplicate", f"feature {name!r} is declared {count} times", "schema.feature"))
+            problems.append(
+                Finding("schema.duplicate", f"feature {name!r} is declared {count} times", "schema.feature")
+            )
     roles = schema.columns.named()
     for column, count in Counter(roles.values()).items():
         if count > 1:
             taken = [role for role, name in roles.items() if name == column]
-            problems.append(Finding("schema.duplicate", f"{' and '.join(taken)} share column {column!r}", "schema.columns"))
+            problems.append(
+                Finding("schema.duplicate", f"{' and '.join(taken)} share column {column!r}", "schema.columns")
+            )
     outcomes = ("click", "conversion", "action", "click_time", "conversion_time", "observed_until", "value")
     for role in outcomes:
         if role in roles and roles[role] in names:

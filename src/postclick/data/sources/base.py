@@ -11,7 +11,7 @@ from postclick.schema import Schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Piece", "SourceProtocol", "Source", "SourceBatch", "ValueCounts"]
+__all__ = ["Piece", "Source", "SourceBatch", "SourceProtocol", "ValueCounts"]
 
 SplitRole = Literal["train", "valid", "test"]
 
@@ -82,13 +82,16 @@ class SourceBatch:
     Parameters
     ----------
     table
-        Columns named as the schema's `raw_columns()`, raw types (ids as int64 or text, numbers as numbers, lists as lists).
+        Columns named as the schema's `raw_columns()`, raw types (ids as int64 or text, numbers as numbers, lists as
+        lists; text that a `SequenceFeature.separator` splits comes as text, and so does a label column with a word in
+        it).
     label
         The piece's file.
     first_row
         Number of the first row within that file, from 0 (data rows, a header not counted).
     values
-        What the source itself already did to values, a field.
+        A field's values that the source read but did not hand on (`kept` is 0 here); adding the counts of the values in
+        `table` gives the field's totals, so in = kept + truncated + replaced + rejected holds before and after.
     """
 
     table: pa.RecordBatch
@@ -125,8 +128,13 @@ class SourceProtocol:
 class Source(Protocol):
     """Raw data of one format."""
 
-    protocol: SourceProtocol
-    schema: Schema
+    @property
+    def protocol(self) -> SourceProtocol:
+        """What the source declares about itself."""
+
+    @property
+    def schema(self) -> Schema:
+        """The features and funnel columns that its batches have."""
 
     def pieces(self) -> list[Piece]:
         """Return the units of work, in a reproducible order."""

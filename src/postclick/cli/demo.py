@@ -1,0 +1,49 @@
+"""``postclick demo``: a world with selection and its control, two systems, the truth, one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from postclick.cli.options import Json, Quiet
+from postclick.cli.output import Output
+
+__all__ = ["demo"]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to make; the demo's own is replaced.")] = Path(
+        "postclick-demo"
+    ),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show in two minutes what goes wrong with a CVR trained on clicks, and where nothing does.
+
+    Simulates the world `selection` and its control `no-bias`, prepares both, trains `mlp` (on clicks) and `esmm`, and
+    judges them against the true probabilities of every exposure.
+
+    Example: postclick demo
+
+    Next: the same commands on a log of your own; the demo ends by naming them.
+    """
+    from postclick.cli.demo_steps import build, demo_table
+
+    output = Output(as_json, quiet)
+    results, words = build(out, output.note)
+    output.result({"folder": str(out), "worlds": results, "sentences": words}, demo_table(results), *words)
+    output.note(_next(out))
+
+
+def _next(out: Path) -> str:
+    return f"""
+next, the demo's own steps:
+  postclick inspect {out}/selection/world
+  postclick evaluate {out}/selection/esmm {out}/selection/log --by campaign
+  postclick score {out}/selection/esmm {out}/selection/world --out scores.parquet
+and on your log:
+  postclick inspect rows.parquet > schema.toml
+  postclick prepare rows.parquet --schema schema.toml --out log
+  postclick train log --system esmm --out run"""

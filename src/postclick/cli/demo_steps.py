@@ -1,0 +1,99 @@
+"""The demo, step by step, through the library's own doors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from postclick import files
+from postclick.cli.demo_words import AUC, CLICKS, LOGLOSS, PCOC, RAW_PCOC, Results, sentences
+from postclick.cli.output import table
+from postclick.cli.tables import interval
+from postclick.errors import ExitCode, Finding, InputMissingError, StorageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from postclick.data.log import ExposureLog
+
+__all__ = ["EXPOSURES", "SYSTEMS", "WORLDS", "build", "demo_table"]
+
+WORLDS = ("selection", "no-bias")
+SYSTEMS = ("mlp", "esmm")
+EXPOSURES = 200_000
+_KIND = "demo"
+_NAMES = {"oracle": "oracle (the truth)", "mlp": "mlp, trained on clicks", "esmm": "ESMM"}
+_COLUMNS = (AUC, PCOC, RAW_PCOC, LOGLOSS, CLICKS)
+
+
+def build(
+    out: Path, say: Callable[[str], None], *, exposures: int = EXPOSURES, max_epochs: int = 4
+) -> tuple[Results, list[str]]:
+    """Run the demo into `out`; returns the metrics by world and score, and the sentences they give.
+
+    Raises
+    ------
+    StorageError
+        ``io.exists`` where `out` is a folder that the demo did not make.
+    """
+    _check_own(out)
+    results = {}
+    with files.new_folder(out, _KIND, force=True) as folder:
+        for world in WORLDS:
+            (folder / world).mkdir()
+            results[world] = _world(folder / world, world, say, exposures, max_epochs)
+        words = sentences(results)
+        files.write_json(folder / "demo.json", {"worlds": results, "sentences": words})
+    return results, words
+
+
+def _check_own(out: Path) -> None:
+    """Refuse a folder that is not a demo's: a demo replaces what is there without asking."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        files.read_manifest(out, _KIND)
+    except InputMissingError as error:
+        what = "the folder exists and is not one that the demo made"
+        finding = Finding("io.exists", what, str(out), fix="choose another --out")
+        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE) from error
+
+
+def _world(folder: Path, world: str, say: Callable[[str], None], exposures: int, max_epochs: int) -> dict[str, Any]:
+    """Simulate, prepare, train and judge one world."""
+    from postclick.data.prepare import prepare
+    from postclick.data.sources.opening import open_source
+    from postclick.run import RunConfig, evaluate_bundle, run
+    from postclick.simulation import simulate
+
+    say(f"{world}: simulating {exposures:,} exposures")
+    simulate(folder / "world", world=world, exposures=exposures, seed=0)
+    say(f"{world}: preparing")
+    log = prepare(open_source(folder / "world"), folder / "log", truth=folder / "world" / "truth.parquet")
+    metrics = {"oracle": _oracle(log)}
+    for system in SYSTEMS:
+        say(f"{world}: training {system}")
+        config = RunConfig.from_dict({"system": system, "training": {"max_epochs": max_epochs}})
+        run(folder / "log", config, folder / system)
+        metrics[system] = evaluate_bundle(folder / system, folder / "log", split="test").to_dict()["metrics"]
+    return metrics
+
+
+def _oracle(log: ExposureLog) -> dict[str, Any]:
+    """The metrics of the true probabilities themselves on the test split: the ceiling."""
+    from postclick.evaluation import oracle
+
+    truth = log.truth("test")
+    assert truth is not None, "a world has a truth"
+    return dict(oracle(log.split("test").labels(), truth, split="test").to_dict()["metrics"])
+
+
+def demo_table(results: Results) -> RenderableType:
+    """Build the one table of the demo."""
+    rows = [
+        (f"{world}: {_NAMES[who]}", *(interval(metrics[name], 3) if name in metrics else "-" for name in _COLUMNS))
+        for world, scores in results.items()
+        for who, metrics in scores.items()
+    ]
+    return table("Test split of two demo-size worlds", ("CVR of", *_COLUMNS), rows)

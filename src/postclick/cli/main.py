@@ -1,0 +1,134 @@
+"""The program: its commands, and how a failure becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from postclick.cli.demo import demo
+from postclick.cli.evaluate import evaluate
+from postclick.cli.inspect import inspect
+from postclick.cli.prepare import prepare
+from postclick.cli.score import score
+from postclick.cli.simulate import simulate
+from postclick.cli.systems import systems
+from postclick.cli.train import train
+from postclick.errors import ExitCode, Finding, PostclickError, StorageError, UsageError
+
+__all__ = ["app", "call", "main"]
+
+_ABOUT = """\
+Post-click conversion rates over the entire exposure space: calibrated, debiased, from raw log to scored file.
+
+The way through: simulate (or bring a log), prepare, train, evaluate, score. Start with: postclick demo
+"""
+
+
+def _paragraphs(text: str) -> str:
+    """Return a docstring with each paragraph on one line: the terminal decides where it breaks."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n")).strip()
+
+
+app = typer.Typer(
+    name="postclick",
+    help=_ABOUT,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (simulate, prepare, inspect, train, evaluate, score, systems, demo):
+    app.command(help=_paragraphs(command.__doc__ or ""))(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"postclick {version('postclick')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _program(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+_program.__doc__ = _ABOUT
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; whatever fails is one message, never a traceback."""
+    as_json = "--json" in arguments
+    try:
+        code = app(list(arguments) or ["--help"], prog_name="postclick", standalone_mode=False)
+        sys.stdout.flush()
+    except PostclickError as error:
+        return _report(error, as_json)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except OSError as error:
+        return _report(StorageError(Finding("io.failed", str(error), fix="check the path and the disk")), as_json)
+    except SystemExit as error:  # typer's own answer to a closed pipe
+        return ExitCode.OK if not error.code else _reader_gone()
+    except Exception as error:
+        return _report(_translated(error), as_json)
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _translated(error: Exception) -> PostclickError:
+    """Turn typer's complaints into ours, and anything unforeseen into an internal error."""
+    format_message = getattr(error, "format_message", None)
+    if callable(
+        format_message
+    ):  # typer's usage errors; their class has moved between its versions, this method has not
+        context = getattr(error, "ctx", None)
+        place = context.command_path if context else "postclick"
+        return UsageError(Finding("usage", str(format_message()), place, fix=f"see: {place} --help"))
+    if os.environ.get("POSTCLICK_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    fix = "this is a bug in postclick; run again with POSTCLICK_DEBUG=1 and report the traceback"
+    return PostclickError(Finding("internal", f"{type(error).__name__}: {error}", fix=fix))
+
+
+def _report(error: PostclickError, as_json: bool) -> int:
+    print(error, file=sys.stderr)
+    if as_json:
+        findings = [
+            {
+                "code": finding.code,
+                "what": finding.what,
+                "where": finding.where,
+                "count": finding.count,
+                "examples": list(finding.examples),
+                "fix": finding.fix,
+            }
+            for finding in error.findings
+        ]
+        body = {"error": {"code": error.code, "exit_code": int(error.exit_code), "findings": findings}}
+        print(json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False))
+    return int(error.exit_code)
+
+
+def _reader_gone() -> int:
+    """Stdout was closed by its reader (``| head``): nothing more can be said there."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - replaces the process's stdout until it ends
+    return ExitCode.IO
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(call(sys.argv[1:]))

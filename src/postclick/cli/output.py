@@ -1,0 +1,101 @@
+"""What a command prints: the result on stdout, as tables for a person or as JSON alone; notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from postclick.errors import printable
+from postclick.progress import set_quiet
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+__all__ = ["Output", "number", "table"]
+
+_PIPE_WIDTH = 140
+"""Columns of a table that goes to a file: wide enough not to fold, the same on every machine."""
+
+_LARGE = 1e7
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's words go.
+
+    Parameters
+    ----------
+    as_json
+        The result goes to stdout as JSON and nothing else does.
+    quiet
+        No notes, no progress.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        set_quiet(self.quiet)
+
+    def result(self, value: Any, *parts: RenderableType) -> None:
+        """Print the result: `value` as JSON, or `parts` for a person."""
+        if self.as_json:
+            text = json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+            sys.stdout.write(text + "\n")
+            return
+        console = _console(stderr=False)
+        for part in parts:
+            console.print(part, highlight=False, markup=False)
+
+    def note(self, text: str) -> None:
+        """Print a sentence that is not the result: what was inferred, what comes next."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else _PIPE_WIDTH)
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` as JSON holds it: NumPy numbers as numbers, infinities and NaN as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_finite(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def number(value: float | int | None, digits: int = 4) -> str:
+    """Return a number as a table shows it: counts with separators, nothing as a dash."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.{digits}f}" if abs(value) < _LARGE else f"{value:.2e}"
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 1) -> RenderableType:
+    """Build a table: the first `texts` columns are text, the others numbers; what it shows is safe for a terminal."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    built = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        built.add_column(column, justify="left" if index < texts else "right")
+    for row in rows:
+        built.add_row(*(Text(printable(cell, 80)) for cell in row))
+    return Group(Text(title, style="bold"), built)

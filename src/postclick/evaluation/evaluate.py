@@ -1,0 +1,212 @@
+"""Evaluate scores: heads by populations by slices, every number with its interval or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from postclick.data.arrays import CENSORED, Labels
+from postclick.data.log import Truth
+from postclick.data.scores import Scores
+from postclick.errors import ConfigError, Finding
+from postclick.evaluation.measure import measure
+from postclick.evaluation.names import MetricName, format_metric, parse_metric
+from postclick.evaluation.result import EvaluationResult, Metric
+from postclick.evaluation.rows import EvaluationRows, Sample
+from postclick.evaluation.slices import left_out, slice_masks
+
+__all__ = ["DEFAULT_METRICS", "SLICE_METRICS", "WORLD_METRICS", "evaluate", "oracle"]
+
+DEFAULT_METRICS = (
+    *("auc", "gauc", "pr_auc", "logloss", "ne", "brier", "pcoc", "ece", "ks"),
+    *("recall[top=0.01]", "f1[top=0.01]", "lift[top=0.01]", "mean"),
+)
+WORLD_METRICS = ("auc", "logloss", "pcoc", "ece", "mae", "mean")
+SLICE_METRICS = ("auc", "logloss", "pcoc", "mean")
+_RAW_METRICS = ("auc[score=raw]", "pcoc[score=raw]")
+
+
+class _Wanted:
+    """Which metrics were asked for: by ``metric[variant]`` everywhere, or by full name."""
+
+    def __init__(self, names: Sequence[str] | None) -> None:
+        self.everywhere: list[str] = []
+        self.full: list[MetricName] = []
+        self.chosen = names is not None
+        problems: list[Finding] = []
+        for name in names or ():
+            try:
+                if "/" in name:
+                    self.full.append(MetricName.parse(name))
+                else:
+                    self.everywhere.append(format_metric(*parse_metric(name)))
+            except ConfigError as error:
+                problems += error.findings
+        if problems:
+            raise ConfigError(*problems)
+
+    def on(self, sample: Sample, part: str = "") -> list[str]:
+        """Return ``metric[variant]`` wanted on a sample, of a slice where `part` is given."""
+        if not self.chosen:
+            world = sample.population == "world"
+            names = SLICE_METRICS if part else WORLD_METRICS if world else DEFAULT_METRICS
+            return [*names, *(_RAW_METRICS if sample.raw is not None and not part else ())]
+        place = (sample.head, sample.population, part)
+        full = [
+            format_metric(name.metric, name.variant)
+            for name in self.full
+            if (name.head, name.population, name.slice) == place
+        ]
+        return list(dict.fromkeys([*self.everywhere, *full]))
+
+
+def evaluate(
+    rows: EvaluationRows,
+    *,
+    level: float = 0.95,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+    population: str = "exposure",
+    split: str = "",
+    bundle: str | None = None,
+    log: str | None = None,
+    ledger: Mapping[str, Any] | None = None,
+) -> EvaluationResult:
+    """Return the metrics of a split's scores, named ``HEAD/METRIC[variant]@POPULATION|slice``.
+
+    ctr, ctcvr and ctar are measured on ``exposure``, cvr and action on ``click``; all of them on ``random`` where
+    exposures were randomised (cvr and action on its clicked rows); ctr, cvr and ctcvr on ``world``, over all
+    exposures with the true probability as soft label, where the truth is known. There, cvr is held against
+    P(conversion | do(click)), which differs from P(conversion | click = 1) only under hidden confounders.
+
+    Parameters
+    ----------
+    rows
+        Labels, scores, and what else is known.
+    level
+        Nominal coverage of the intervals.
+    metrics
+        Metrics (``auc``, ``recall[top=0.05]``) or full names; None is the default set. A full name that these rows do
+        not have is absent from the result.
+    seed
+        Of the bootstraps; equal seeds give equal bits.
+    population
+        The schema's: in a log of clicks (``click``) the metrics of exposures are undefined.
+    split, bundle, log, ledger
+        Carried into the result.
+
+    Raises
+    ------
+    ConfigError
+        For unknown metrics, all at once, with the nearest spelling.
+    """
+    wanted = _Wanted(metrics)
+    found: dict[str, Metric] = {}
+    counted: dict[str, Any] = {"one_class_users": {}, "censored": {}}
+    samples = rows.samples(population)
+    for sample, part in _parts(rows, samples):
+        names = wanted.on(sample, part)
+        measured, counts = measure(sample, names, level=level, seed=seed)
+        for name, metric in measured.items():
+            found[str(MetricName(sample.head, *_swap(name, sample.population), part))] = metric
+        place = f"{sample.head}@{sample.population}" + (f"|{part}" if part else "")
+        if counts.get("skipped"):
+            counted["one_class_users"][place] = counts
+        if sample.censored and not part:
+            counted["censored"][place] = sample.censored
+    return EvaluationResult(found, split, bundle, log, _ledger(rows, samples, found, counted, ledger or {}))
+
+
+def _swap(name: str, population: str) -> tuple[str, str, str]:
+    metric, variant = parse_metric(name)
+    return metric, population, variant
+
+
+def _parts(rows: EvaluationRows, samples: list[Sample]) -> Iterator[tuple[Sample, str]]:
+    """Yield every sample whole, then by slices."""
+    yield from ((sample, "") for sample in samples)
+    for part, mask in slice_masks(rows):
+        for sample in samples:
+            if sample.undefined is None:
+                yield sample.select(mask), part
+
+
+def _ledger(
+    rows: EvaluationRows,
+    samples: list[Sample],
+    found: Mapping[str, Metric],
+    counted: Mapping[str, Any],
+    ledger: Mapping[str, Any],
+) -> dict[str, Any]:
+    labels = rows.labels
+    notes = []
+    for place, count in counted["censored"].items():
+        notes.append(f"{place}: {count} rows left out, the window of their label has not closed")
+    for place, count in counted["one_class_users"].items():
+        notes.append(f"{place}: gauc skipped {count['skipped']} of {count['users']} users, they have one class")
+    for column, more in left_out(rows).items():
+        notes.append(f"{column}: {more} more values have no metrics of their own")
+    undefined: dict[str, list[str]] = {}
+    for name, metric in found.items():
+        if metric.undefined:
+            undefined.setdefault(metric.undefined, []).append(name)
+    for reason, names in undefined.items():
+        code = "eval.single_class " if reason in ("no positives", "no negatives") else ""
+        notes.append(f"{code}undefined ({reason}): {', '.join(names[:5])}" + (" ..." if len(names) > 5 else ""))
+    if rows.scores.clipped and any(sample.derived for sample in samples):
+        notes.append(f"{rows.scores.clipped} derived values left [0, 1] and were clipped")
+    own = {
+        "rows": len(labels),
+        "clicks": _ones(labels.click),
+        "conversions": _ones(labels.conversion),
+        "weighted": labels.sample_weight is not None,
+        "users": None if rows.user is None else int(rows.user.max(initial=-1)) + 1,
+        "clipped": rows.scores.clipped,
+        **counted,
+        "notes": notes,
+    }
+    return {**ledger, **own}
+
+
+def _ones(label: NDArray[np.int8]) -> int:
+    return int(np.count_nonzero((label == 1) & (label != CENSORED)))
+
+
+def oracle(labels: Labels, truth: Truth, **options: Any) -> EvaluationResult:
+    """Return the metrics of the true probabilities as scores: the ceiling of every system on these rows.
+
+    On ``click`` and ``random`` the cvr is P(conversion | click = 1), the right answer to what is observed there; on
+    ``world`` it is P(conversion | do(click)). They are one function unless the world has hidden confounders.
+
+    Parameters
+    ----------
+    labels, truth
+        Of the same rows.
+    options
+        Arguments of `evaluate`, and ``slices``, ``cold_user``, ``cold_item`` of `EvaluationRows`.
+    """
+    parts = {name: options.pop(name) for name in ("slices", "cold_user", "cold_item") if name in options}
+
+    def of(cvr: NDArray[np.float64]) -> EvaluationResult:
+        odds = {"ctr": truth.ctr, "cvr": cvr, "ctcvr": truth.ctcvr}
+        scores = Scores({head: _log_odds(share) for head, share in odds.items()}, {})
+        return evaluate(EvaluationRows(labels, scores, truth, **parts), **options)
+
+    whole = of(truth.cvr_do)
+    if np.array_equal(truth.cvr_do, truth.cvr_click):
+        return whole
+    observed = of(truth.cvr_click)
+    mixed = {
+        name: metric if name.startswith("cvr/") and "@world" in name else observed[name]
+        for name, metric in whole.metrics.items()
+    }
+    return replace(observed, metrics=mixed)
+
+
+def _log_odds(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(share) - np.log1p(-share))

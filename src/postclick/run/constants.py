@@ -1,0 +1,66 @@
+"""Heads whose training labels are of one class: refused, or on request a constant prior (TRUST D04)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from postclick.bundle.header import Constant
+from postclick.data.arrays import CENSORED, Labels
+from postclick.errors import DataError, Finding
+
+__all__ = ["constant_heads"]
+
+_NAMES = {"ctr": ("click", "exposures"), "cvr": ("conversion", "clicks"), "ctcvr": ("conversion", "exposures")}
+_NAMES["action"] = ("action", "clicks")
+
+
+def constant_heads(
+    labels: Labels, heads: Mapping[str, str], *, population: str = "exposure", allow: bool = False
+) -> dict[str, Constant]:
+    """Return the heads that cannot be learned from the training labels, with their counts.
+
+    Parameters
+    ----------
+    labels
+        Of the training split.
+    heads
+        The system's heads: ``head`` or ``derived``. Where cvr is derived, ctcvr is judged in its place.
+    population
+        With ``click`` every row is a click by definition: ctr is the constant, and that is no fault.
+    allow
+        Return them in place of refusing (``--allow-degenerate``).
+
+    Raises
+    ------
+    DataError
+        ``data.single_class``, one finding a head, unless `allow`.
+    """
+    judged = ["ctr", "cvr" if heads.get("cvr") == "head" else "ctcvr"]
+    if heads.get("action") == "head":
+        judged.append("action")
+    found = {head: _count(head, labels) for head in judged}
+    constants = {head: count for head, count in found.items() if count.positives in (0, count.rows)}
+    refused = [head for head in constants if not (head == "ctr" and population == "click")]
+    if refused and not allow:
+        raise DataError(*(_finding(head, constants[head]) for head in refused))
+    return constants
+
+
+def _count(head: str, labels: Labels) -> Constant:
+    label: NDArray[np.int8] = labels.click if head == "ctr" else labels.conversion
+    if head == "action":
+        label = labels.action if labels.action is not None else np.full(len(labels), CENSORED, np.int8)
+    known = label != CENSORED
+    if head in ("cvr", "action"):
+        known &= labels.click == 1
+    return Constant(int((label[known] == 1).sum()), int(known.sum()))
+
+
+def _finding(head: str, count: Constant) -> Finding:
+    label, rows = _NAMES[head]
+    what = f"the {head} head has one class only: {count.positives} {label}s on {count.rows} {rows} in train"
+    fix = "bring more rows, or make this head the constant prior with --allow-degenerate"
+    return Finding("data.single_class", what, f"train:{label}", count.rows, fix=fix)

@@ -1,0 +1,282 @@
+"""One run: a log and a configuration to a RUN folder, finished or resumable, never half."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from postclick import files
+from postclick.bundle import Header, write_bundle
+from postclick.bundle.header import Constant, installed_versions
+from postclick.bundle.reading import read_contents
+from postclick.bundle.scorer import apply_constants
+from postclick.calibration import Calibration
+from postclick.data.log import ExposureLog
+from postclick.data.vocabulary import Vocabulary
+from postclick.errors import ConfigError, ExitCode, Finding, InputMissingError, StorageError, TrainingError
+from postclick.evaluation import EvaluationResult
+from postclick.models.base import ConversionModel
+from postclick.models.catalog import build
+from postclick.models.scoring import score
+from postclick.run.assessment import evaluate_bundle
+from postclick.run.config import RunConfig, differences, read_toml
+from postclick.run.constants import constant_heads
+from postclick.run.unknown_rows import fill_unknown
+from postclick.training.loop import TrainingResult, train
+from postclick.training.seeding import seed_torch
+
+__all__ = ["RunResult", "run"]
+
+CONFIG, METRICS, EVALUATION = "config.toml", "metrics.jsonl", "evaluation.json"
+_UNHASHED = ("checkpoints/", EVALUATION, "non_finite.json")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left.
+
+    Parameters
+    ----------
+    path
+        The RUN folder.
+    bundle
+        Hash of its bundle: equal inputs give equal ones on CPU at equal thread counts.
+    log
+        Hash of the log.
+    training
+        What training did; None where the run was complete already.
+    evaluation
+        Metrics on the test split; None without one.
+    notes
+        What the user should know.
+    """
+
+    path: Path
+    bundle: str
+    log: str
+    training: TrainingResult | None = None
+    evaluation: EvaluationResult | None = None
+    notes: tuple[Finding, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain form, as ``train --json`` prints it."""
+        done: dict[str, Any] = {}
+        if self.training is not None:
+            names = ("best_epoch", "best_step", "best_loss", "steps", "stopped_early")
+            done = {name: getattr(self.training, name) for name in names}
+        form: dict[str, Any] = {"format": 1, "bundle": self.bundle, "log": self.log, "training": done}
+        form["metrics"] = {} if self.evaluation is None else self.evaluation.to_dict()["metrics"]
+        return form | {"notes": [str(note) for note in self.notes]}
+
+
+def run(
+    log: ExposureLog | str | Path,
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    allow_degenerate: bool = False,
+    allow_config_change: Sequence[str] = (),
+    should_stop: Callable[[], bool] | None = None,
+) -> RunResult:
+    """Train on ``train``, stop on one half of ``valid``, calibrate on the other, bundle, evaluate on ``test``.
+
+    Equal log, configuration and seed give equal bundle hashes on the CPU at equal thread counts.
+
+    Parameters
+    ----------
+    log
+        A LOG.
+    config
+        What is trained and how.
+    out
+        The RUN folder.
+    resume
+        Go on from the last checkpoint; a complete run is returned as it is.
+    force
+        Replace an existing RUN.
+    allow_degenerate
+        A head with one class in train becomes the constant prior instead of an error.
+    allow_config_change
+        Training settings that may differ from those the run was started with.
+    should_stop
+        Asked after each step; True saves a checkpoint and ends the run with ``train.interrupted`` (exit 143).
+
+    Raises
+    ------
+    StorageError
+        `out` exists (exit 73) or cannot be written.
+    LockedError
+        Another process works on `out` (exit 75).
+    DataError
+        ``data.single_class``.
+    ConfigError
+        ``ckpt.incompatible`` with the fields that differ, ``device.unavailable``, a setting that does not fit.
+    TrainingError
+        ``train.non_finite``, ``train.interrupted``.
+    """
+    log = log if isinstance(log, ExposureLog) else ExposureLog(log)
+    out, device = Path(out), _device(config.device)
+    constants = _preflight(log, config, allow_degenerate)
+    _claim(out, resume=resume, force=force)
+    with files.lock(out):
+        if force and not resume:
+            _clear(out)
+        started = _settle_config(out, config, log, allow_config_change)
+        if started and (out / files.MANIFEST).is_file():
+            return _finished(out, log)
+        began = time.monotonic()
+        with _own_random_stream(device):
+            trained = partial(_train, log, config, out, device, resume=resume, should_stop=should_stop)
+            model, training = trained(allow_change=tuple(allow_config_change))
+            bundle = _bundle(model, log, config, out, constants)
+        _record(out, "train", device, time.monotonic() - began, steps=training.steps)
+        files.write_manifest(out, "run", exclude=lambda name: name.startswith(_UNHASHED))
+    return RunResult(out, bundle, log.hash, training, _evaluate(out, log), training.notes)
+
+
+def _device(asked: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
+        fix = "use device auto or cpu"
+        raise ConfigError(Finding("device.unavailable", "PyTorch finds no CUDA device", "device", fix=fix))
+    return torch.device("cuda" if available and asked != "cpu" else "cpu")
+
+
+def _preflight(log: ExposureLog, config: RunConfig, allow_degenerate: bool) -> dict[str, Constant]:
+    """Refuse what cannot work before anything is written: the system's arguments, the training labels."""
+    if "train" not in log.splits:
+        raise InputMissingError(Finding("data.empty", "the log has no training rows", str(log.path)))
+    with torch.device("meta"):
+        heads = build(config.system, log.spec, config.arguments).heads
+    labels = log.split("train").labels()
+    return constant_heads(labels, heads, population=log.schema.population, allow=allow_degenerate)
+
+
+def _claim(out: Path, *, resume: bool, force: bool) -> None:
+    """Make the folder, or refuse one that is somebody else's."""
+    if not resume:
+        files.check_free(out, force=force)
+    if out.exists() and not (out.is_dir() and _is_run(out)):
+        finding = Finding("io.exists", "not a RUN folder, so it is not touched", str(out), fix="choose another --out")
+        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "choose a folder that exists and can be written"
+        finding = Finding("io.cannot_create", str(error), str(out), fix=fix)
+        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE) from error
+
+
+def _is_run(folder: Path) -> bool:
+    names = {entry.name for entry in folder.iterdir()} - {".lock"}
+    return not names or CONFIG in names
+
+
+def _clear(out: Path) -> None:
+    for entry in out.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != ".lock":
+            entry.unlink()
+
+
+def _settle_config(out: Path, config: RunConfig, log: ExposureLog, allowed: Sequence[str]) -> bool:
+    """Write `config.toml`, or compare with the one that is there; returns whether the run had been started."""
+    path, text = out / CONFIG, config.to_toml(log.hash)
+    started = path.is_file()
+    if started:
+        problems, changed = differences(read_toml(path), tomllib.loads(text), allowed)
+        if problems:
+            raise ConfigError(*problems)
+        if not changed:
+            return True
+        (out / files.MANIFEST).unlink(missing_ok=True)
+    files.write_text(path, text)
+    return started
+
+
+def _finished(out: Path, log: ExposureLog) -> RunResult:
+    note = Finding("run.complete", "the run is complete; nothing was trained", str(out))
+    return RunResult(out, read_contents(out).hash, log.hash, None, _evaluate(out, log), (note,))
+
+
+@contextmanager
+def _own_random_stream(device: torch.device) -> Iterator[None]:
+    """Leave PyTorch's random state as the caller had it."""
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
+        yield
+
+
+def _train(
+    log: ExposureLog,
+    config: RunConfig,
+    out: Path,
+    device: torch.device,
+    *,
+    resume: bool,
+    should_stop: Callable[[], bool] | None,
+    allow_change: tuple[str, ...],
+) -> tuple[ConversionModel, TrainingResult]:
+    """Return the model with its best weights, unknown rows filled."""
+    seed_torch(config.seed, "model")
+    model = build(config.system, log.spec, config.arguments)
+    # a resumed training reports its earlier checks again, so the file is the same as without the cut
+    (out / METRICS).unlink(missing_ok=True)
+    result = train(
+        model,
+        log,
+        config.training,
+        seed=config.seed,
+        device=device,
+        folder=out,
+        resume=resume,
+        on_check=partial(files.append_json_line, out / METRICS),
+        should_stop=should_stop,
+        allow_change=allow_change,
+    )
+    if result.interrupted:
+        finding = Finding("train.interrupted", "training was stopped and saved", str(out), fix="go on with --resume")
+        raise TrainingError(finding, exit_code=ExitCode.TERMINATED)
+    fill_unknown(model, Vocabulary.load(log.path / "vocabulary"), result.touched_rows)
+    return model, result
+
+
+def _bundle(
+    model: ConversionModel, log: ExposureLog, config: RunConfig, out: Path, constants: dict[str, Constant]
+) -> str:
+    """Calibrate and write the bundle; returns its hash."""
+    own = "cvr" if model.heads.get("cvr") == "head" else "ctcvr"
+    valid = log.split("valid")
+    reference = valid.read("calibrate") if len(valid) else None
+    if reference is None or not len(reference) or reference.labels is None:
+        calibration = Calibration.none("no rows to calibrate on", "ctr", own)
+        reference = log.split("train").block(0)
+    else:
+        raw = apply_constants(score(model, reference), constants)
+        calibration = Calibration.fit(raw, reference.labels, config.calibration, constant=frozenset(constants))
+    header = Header(config.system, config.arguments, dict(model.heads), Header.numbers(log.spec), log.hash, constants)
+    return write_bundle(out / "bundle", model.cpu(), header, log, calibration, reference=reference, force=True)
+
+
+def _record(out: Path, event: str, device: torch.device, seconds: float, **numbers: int) -> None:
+    """Note what differs between equal runs; listed in the folder, never hashed."""
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    line = {"event": event, "seconds": round(seconds, 3), "host": platform.node(), "device": f"{device.type}: {where}"}
+    line |= {"at": time.strftime("%FT%T%z"), "threads": torch.get_num_threads(), "versions": installed_versions()}
+    files.append_json_line(out / files.RECORD, line | numbers)
+
+
+def _evaluate(out: Path, log: ExposureLog) -> EvaluationResult | None:
+    return evaluate_bundle(out, log, split="test") if "test" in log.splits else None

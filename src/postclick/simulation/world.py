@@ -1,0 +1,95 @@
+"""A simulated log on disk whose true probabilities are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from postclick import files
+from postclick.binding import bind
+from postclick.data.log import Truth
+from postclick.errors import DataError, Finding
+from postclick.schema import Schema
+from postclick.simulation.presets import Knobs
+
+__all__ = ["TRUTH_COLUMNS", "WORLD_FORMAT", "Layout", "World"]
+
+Layout = Literal["parquet", "ali-ccp"]
+WORLD_FORMAT = 1
+TRUTH_COLUMNS = ("ctr", "cvr_do", "cvr_click", "ctcvr")
+
+
+@dataclass(frozen=True)
+class World:
+    """A WORLD folder.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    preset, knobs, seed, exposures, full_vocabulary
+        What it was made of.
+    layout
+        ``parquet`` or ``ali-ccp``.
+    schema
+        Of its exposures.
+    counts
+        ``clicks, conversions`` (after a click), ``orphan_conversions, users, items`` (entities exposed).
+    rates
+        True means: ``ctr`` over exposures, ``cvr_click`` over clicks (expected), ``cvr_do`` over exposures, ``ctcvr``.
+    hash
+        Identity of the content.
+    """
+
+    path: Path
+    preset: str
+    knobs: Knobs
+    seed: int
+    exposures: int
+    full_vocabulary: bool
+    layout: Layout
+    schema: Schema
+    counts: Mapping[str, int]
+    rates: Mapping[str, float]
+    hash: str
+
+    @classmethod
+    def open(cls, path: str | Path) -> World:
+        """Open a WORLD folder.
+
+        Raises
+        ------
+        InputMissingError
+            When there is no WORLD at `path`; names the kind that was found.
+        """
+        folder = Path(path)
+        manifest = files.read_manifest(folder, "world")
+        body: dict[str, Any] = files.read_json(folder / "world.json")
+        if body.get("format") != WORLD_FORMAT:
+            what = f"format {body.get('format')!r} is not {WORLD_FORMAT}"
+            raise DataError(Finding("data.version", what, str(folder / "world.json"), fix="simulate the world again"))
+        knobs = {name: None if value == "off" else value for name, value in body["knobs"].items()}
+        return cls(
+            path=folder,
+            preset=body["world"],
+            knobs=Knobs(**bind(Knobs, knobs, where="world.json.knobs")),
+            seed=body["seed"],
+            exposures=body["exposures"],
+            full_vocabulary=body["full_vocabulary"],
+            layout=body["layout"],
+            schema=Schema.from_toml(folder / "schema.toml"),
+            counts=body["counts"],
+            rates=body["rates"],
+            hash=manifest.hash,
+        )
+
+    def truth(self) -> Truth:
+        """Return the true probabilities, float64 [exposures] each, in the order of the exposure ids 1, 2, 3, ..."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self.path / "truth.parquet")
+        return Truth(**{name: np.asarray(table.column(name), np.float64) for name in TRUTH_COLUMNS})

@@ -1,0 +1,50 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postclick.data.scores import HEADS
+from postclick.errors import ConfigError
+from postclick.evaluation.names import METRICS, POPULATIONS, MetricName, format_metric, parse_metric
+
+PLAIN = [name for name in METRICS if name not in ("recall", "f1", "lift")]
+
+
+@given(st.sampled_from(HEADS), st.sampled_from(PLAIN), st.sampled_from(POPULATIONS), st.text(max_size=9))
+def test_names_survive_the_trip_to_text(head, metric, population, part):
+    name = MetricName(head, metric, population, slice=part)
+    assert MetricName.parse(str(name)) == name
+
+
+def test_a_name_with_everything():
+    name = MetricName.parse("ctcvr/recall[top=0.010]@exposure|campaign=a|b@c")
+    assert name == MetricName("ctcvr", "recall", "exposure", "top=0.01", "campaign=a|b@c")
+    assert str(name) == "ctcvr/recall[top=0.01]@exposure|campaign=a|b@c"
+    assert MetricName.parse("ctcvr/auc[score=raw]@exposure").variant == "score=raw"
+    assert MetricName.parse("cvr/auc@click|cold-item").slice == "cold-item"
+
+
+def test_unknown_parts_are_reported_together_with_the_likely_spelling():
+    with pytest.raises(ConfigError) as caught:
+        MetricName.parse("cvt/logless@clik")
+    text = str(caught.value)
+    assert [finding.code for finding in caught.value.findings] == ["config.metric_name"] * 3
+    assert "there is no 'logless' | cvt/logless@clik | did you mean 'logloss'?" in text
+    assert "did you mean 'click'?" in text
+    assert "did you mean" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("text", ["cvr auc", "cvr/auc", "auc@click", "", "cvr/auc@click|"])
+def test_what_is_not_a_name(text):
+    with pytest.raises(ConfigError, match="write HEAD/METRIC@POPULATION, for instance cvr/auc@click"):
+        MetricName.parse(text)
+
+
+@pytest.mark.parametrize("text", ["recall", "recall[top=2]", "f1[top=x]", "lift[k=5]", "lift[top=0]", "auc[top=0.1]"])
+def test_wrong_variants(text):
+    with pytest.raises(ConfigError, match=r"config\.metric_name"):
+        parse_metric(text)
+
+
+def test_metric_and_variant():
+    assert parse_metric("auc") == ("auc", "")
+    assert format_metric(*parse_metric("lift[top=.05]")) == "lift[top=0.05]"

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from postclick.metrics.reliability import ece, reliability_table
+
+
+def sample(seed=0, rows=4000, shift=0.0):
+    rng = np.random.default_rng(seed)
+    odds = rng.normal(-1.5, 1.0, rows)
+    return odds + shift, (rng.random(rows) < 1 / (1 + np.exp(-odds))).astype(np.int8)
+
+
+def test_ece_equals_a_loop_over_sorted_bins():
+    odds, label = sample()
+    order, share = np.argsort(odds), 1 / (1 + np.exp(-odds))
+    total = 0.0
+    for chunk in np.split(order, [4000 * k // 15 for k in range(1, 15)]):
+        total += abs(share[chunk].sum() - label[chunk].sum())
+    assert ece(odds, label).value == pytest.approx(total / 4000, rel=1e-12)
+
+
+def test_bins_have_equal_mass_with_weights():
+    odds, label = sample(1)
+    weight = np.random.default_rng(0).uniform(0.5, 1.5, 4000)
+    table = reliability_table(odds, label, weight, 10)
+    assert table.mass == pytest.approx(np.full(10, weight.sum() / 10), abs=3.0)
+    assert table.observed.sum() == pytest.approx((weight * label).sum())
+    assert reliability_table(odds, label, np.ones(4000)).ece == pytest.approx(ece(odds, label).value)
+
+
+def test_equal_scores_share_a_bin():
+    odds, label = np.zeros(100), np.repeat([0, 1], 50)
+    table = reliability_table(odds, label)
+    assert len(table.mass) == 1
+    assert ece(odds, label).value == 0.0
+
+
+def test_null_band_holds_calibrated_scores_and_not_shifted_ones():
+    inside = 0
+    for seed in range(60):
+        odds, label = sample(seed, 1500)
+        found = ece(odds, label, seed=seed)
+        inside += found.low <= found.value <= found.high
+    assert inside >= 51  # 95 % of 60 is 57; 50 or fewer has a chance under 1e-3
+    shifted = ece(*sample(0, 1500, shift=0.7))
+    assert shifted.value > shifted.high
+    assert "null band" in shifted.method
+
+
+def test_the_band_of_weighted_rows_is_close_to_the_unweighted_one():
+    odds, label = sample(2)
+    plain, weighted = ece(odds, label), ece(odds, label, np.full(4000, 3.0))
+    assert weighted.value == pytest.approx(plain.value)
+    assert (weighted.low, weighted.high) == pytest.approx((plain.low, plain.high), rel=0.1)
+
+
+def test_soft_labels_have_no_band_and_no_rows_no_value():
+    odds, _ = sample()
+    soft = ece(odds, 1 / (1 + np.exp(-odds)))
+    assert soft.value == pytest.approx(0.0, abs=1e-12)
+    assert soft.low is None
+    assert ece(np.zeros(0), np.zeros(0)).undefined == "no rows"
+    assert ece(np.zeros(2), np.ones(2), np.zeros(2)).undefined == "no rows"
+
+
+def test_equal_seeds_give_equal_bits():
+    assert ece(*sample(), seed=4) == ece(*sample(), seed=4)

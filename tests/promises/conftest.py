@@ -1,0 +1,169 @@
+"""The systems under promise, and a small world with a known answer that all of them must learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from postclick.data.arrays import Exposures, Labels, Ragged
+from postclick.data.log import LogSpec
+from postclick.models.base import ConversionModel
+from postclick.models.batching import to_batch
+from postclick.models.catalog import build
+from postclick.models.systems import MODELS
+from postclick.nn.embedding import use_sparse_gradients
+from postclick.schema import DenseFeature, EmbeddingFeature, Schema, SequenceFeature, SparseFeature
+
+SCHEMA = Schema(
+    (
+        SparseFeature("user", side="user"),
+        SparseFeature("item", side="item"),
+        DenseFeature("age", side="user"),
+        SequenceFeature("history", side="user", weights="recency"),
+        SequenceFeature("tags", side="item", pooling="sum"),
+        EmbeddingFeature("image", size=2, side="item"),
+    )
+)
+FIELDS, USERS, ITEMS, TAGS = 4, 30, 20, 12
+TABLE_ROWS = FIELDS + USERS + ITEMS + TAGS
+
+
+@dataclass(frozen=True)
+class Case:
+    """A system and arguments that change what it promises."""
+
+    key: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return "-".join([self.key, *(f"{name}={value}" for name, value in self.arguments.items())])
+
+
+# Every system with its defaults, and the arguments that make another system of it.
+VARIANTS = (
+    Case("mlp", {"conversion": "exposure"}),
+    Case("esmm", {"shared_embedding": False}),
+)
+CASES = (*(Case(key) for key in MODELS), *VARIANTS)
+
+
+def logit(p: float) -> float:
+    return float(np.log(p / (1 - p)))
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Exposures, the true probabilities of their clicks and conversions, and the spec of their log."""
+
+    exposures: Exposures
+    ctr: np.ndarray
+    cvr: np.ndarray
+    spec: LogSpec
+
+    @property
+    def labels(self) -> Labels:
+        assert self.exposures.labels is not None
+        return self.exposures.labels
+
+
+def _ragged(rng: np.random.Generator, rows: int, low: int, high: int, weighted: bool) -> Ragged:
+    lengths = rng.integers(0, 4, rows)  # some are empty
+    offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
+    values = rng.integers(low, high, offsets[-1]).astype(np.int32)
+    return Ragged(values, offsets, rng.random(len(values)).astype(np.float32) if weighted else None)
+
+
+def make_toy(rows: int, seed: int) -> Toy:
+    """Clicks and conversions from the log-odds of user plus item, the same world for every seed of rows."""
+    world, rng = np.random.default_rng(2026), np.random.default_rng(seed)
+    effects = world.normal(size=(2, TABLE_ROWS)) * 1.2
+    user, item = rng.integers(0, USERS, rows) + FIELDS, rng.integers(0, ITEMS, rows) + FIELDS + USERS
+    odds = effects[:, user] + effects[:, item] + np.array([[-0.5], [-0.3]])
+    ctr, cvr = 1 / (1 + np.exp(-odds))
+    click = rng.random(rows) < ctr
+    conversion = click & (rng.random(rows) < cvr)
+    tags = (FIELDS + USERS + ITEMS, TABLE_ROWS)
+    exposures = Exposures(
+        np.stack([user, item], 1).astype(np.int32),
+        rng.normal(size=(rows, 1)).astype(np.float32),
+        rng.normal(size=(rows, 2)).astype(np.float32),
+        (_ragged(rng, rows, *tags, weighted=True), _ragged(rng, rows, *tags, weighted=False)),
+        Labels(click.astype(np.int8), conversion.astype(np.int8)),
+    )
+    spec = LogSpec(SCHEMA, TABLE_ROWS, float(rows), float(click.sum()), float(conversion.sum()))
+    return Toy(exposures, ctr, cvr, spec)
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request) -> Case:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def cases() -> tuple[Case, ...]:
+    return CASES
+
+
+@pytest.fixture(scope="session")
+def toy() -> Toy:
+    return make_toy(6000, seed=0)
+
+
+@pytest.fixture(scope="session")
+def fresh_toy() -> Toy:
+    return make_toy(4000, seed=1)
+
+
+@pytest.fixture(scope="session")
+def make_model(toy):
+    """Build a case's system with dense gradients, so that PyTorch's own optimisers take it."""
+
+    def make(case: Case, seed: int = 0, *, train: bool = False) -> ConversionModel:
+        torch.manual_seed(seed)
+        model = build(case.key, toy.spec, case.arguments)
+        use_sparse_gradients(model, False)
+        return model.train(train)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fit(toy, make_model):
+    """Build and train with PyTorch's Adam, one optimiser a phase."""
+
+    def fit(case: Case, seed: int = 0, epochs: int = 12, batch_size: int = 500) -> ConversionModel:
+        model = make_model(case, seed, train=True)
+        phases = model.phases()
+        optimisers = [torch.optim.Adam(phase.parameters, lr=0.01) for phase in phases]
+        shuffle = np.random.default_rng(seed)
+        for epoch in range(epochs):
+            model.on_epoch_start(epoch)
+            order = shuffle.permutation(len(toy.exposures))
+            for start in range(0, len(order), batch_size):
+                batch = to_batch(toy.exposures.take(order[start : start + batch_size]))
+                for phase, optimiser in zip(phases, optimisers, strict=True):
+                    terms = model.loss(model(batch), batch).terms
+                    optimiser.zero_grad()
+                    sum(terms[name] for name in phase.terms or terms).backward()
+                    optimiser.step()
+        return model.eval()
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def fitted(fit):
+    """The trained system of a case; trained once."""
+    models: dict[str, ConversionModel] = {}
+
+    def get(case: Case) -> ConversionModel:
+        if case.name not in models:
+            models[case.name] = fit(case)
+        return models[case.name]
+
+    return get

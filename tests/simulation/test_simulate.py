@@ -1,0 +1,103 @@
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+
+from postclick import files
+from postclick.errors import ConfigError, StorageError
+from postclick.simulation import simulate
+
+
+def labels(world):
+    table = ds.dataset(world.path / "exposures").to_table(["click", "conversion"])
+    return table.column("click").to_numpy(), table.column("conversion").to_numpy()
+
+
+@pytest.mark.parametrize("which", ["selection", "no_bias"])
+def test_draws_agree_with_the_truth_within_binomial_error(which, request):
+    world = request.getfixturevalue(which)
+    truth, (click, conversion) = world.truth(), labels(world)
+    tenth = len(click) // 10
+    for drawn, p, rows in (
+        (click, truth.ctr, np.argsort(truth.ctr)),
+        (conversion, truth.ctcvr, np.argsort(truth.ctcvr)),
+        (conversion[click == 1], truth.cvr_click[click == 1], np.argsort(truth.cvr_click[click == 1])),
+    ):
+        for part in np.array_split(rows, max(1, len(rows) // tenth)):
+            error = np.sqrt((p[part] * (1 - p[part])).sum())
+            assert abs(drawn[part].sum() - p[part].sum()) < 4 * error
+
+
+def test_base_rates_are_hit_and_counted(selection):
+    truth, (click, conversion) = selection.truth(), labels(selection)
+    assert truth.ctr.mean() == pytest.approx(0.1, abs=1e-9)
+    assert truth.ctcvr.sum() / truth.ctr.sum() == pytest.approx(0.1, abs=1e-9)
+    assert selection.rates == pytest.approx(
+        {"ctr": 0.1, "cvr_click": 0.1, "ctcvr": 0.01, "cvr_do": truth.cvr_do.mean()}, rel=1e-9
+    )
+    assert selection.counts["clicks"] == click.sum()
+    assert selection.counts["conversions"] == conversion.sum()
+    assert selection.counts["orphan_conversions"] == 0
+    assert 2_500 < selection.counts["users"] <= 3_200
+    assert 1_000 < selection.counts["items"] <= 1_230
+
+
+def test_clicked_exposures_are_like_all_in_no_bias_and_not_in_selection(selection, no_bias):
+    def ratio(world):
+        cvr, click = world.truth().cvr_do, labels(world)[0]
+        return cvr[click == 1].mean() / cvr.mean()
+
+    assert ratio(no_bias) == pytest.approx(1, abs=0.07)
+    assert ratio(selection) > 1.6
+
+
+@pytest.mark.parametrize("layout", ["parquet", "ali-ccp"])
+def test_equal_arguments_give_equal_hashes_and_another_seed_another(tmp_path, layout):
+    hashes = [
+        simulate(tmp_path / f"{place}", exposures=3_000, seed=seed, layout=layout).hash
+        for place, seed in enumerate((7, 7, 8))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_the_layouts_tell_the_same_story(tmp_path):
+    one = simulate(tmp_path / "one", exposures=3_000, seed=1)
+    other = simulate(tmp_path / "other", exposures=3_000, seed=1, layout="ali-ccp")
+    assert one.counts == other.counts
+    np.testing.assert_array_equal(one.truth().ctr, other.truth().ctr)
+
+
+def test_one_exposure_is_enough(tmp_path):
+    for layout in ("parquet", "ali-ccp"):
+        world = simulate(tmp_path / layout, exposures=1, layout=layout)
+        assert world.rates["ctr"] == pytest.approx(0.1)
+
+
+def test_wrong_arguments_are_reported_together_and_nothing_is_written(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        simulate(tmp_path / "w", exposures=0, seed=-1, layout="ali-cpp")
+    assert [finding.where for finding in caught.value.findings] == ["exposures", "seed", "format"]
+    assert "did you mean 'ali-ccp'?" in str(caught.value)
+    with pytest.raises(ConfigError, match="did you mean 'user_effect'"):
+        simulate(tmp_path / "w", knobs={"user_efect": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_output_is_replaced_only_by_force(tmp_path):
+    first = simulate(tmp_path / "w", exposures=100)
+    with pytest.raises(StorageError, match="exists already"):
+        simulate(tmp_path / "w", exposures=100, seed=1)
+    assert files.read_manifest(first.path).hash == first.hash
+    assert simulate(tmp_path / "w", exposures=100, seed=1, force=True).hash != first.hash
+
+
+def test_every_file_is_vouched_for(selection, raw):
+    for world, names in (
+        (selection, {"exposures/part-00000.parquet"}),
+        (
+            raw,
+            {f"{kind}_{split}.csv" for kind in ("sample_skeleton", "common_features") for split in ("train", "test")},
+        ),
+    ):
+        manifest = files.read_manifest(world.path, "world")
+        assert set(manifest.files) == names | {"schema.toml", "truth.parquet", "world.json"}
+        files.verify(world.path, manifest)

@@ -1,0 +1,57 @@
+"""Bars: nothing for a pipe, something for a person, nothing when quiet."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from postclick import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def loud():
+    progress.set_quiet(False)
+    yield
+    progress.set_quiet(False)
+
+
+def test_a_pipe_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.bar("reading", 10) as advance:
+        advance(4)
+        advance(6, "done")
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_a_terminal_gets_a_bar_on_stderr_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress.bar("reading", 10, unit="files") as advance:
+        advance(4)
+        advance(6, "nearly done")
+    assert "reading" in terminal.getvalue()
+    assert "files" in terminal.getvalue()
+    assert capsys.readouterr().out == ""
+
+
+def test_quiet_wins_over_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress.set_quiet(True)
+    with progress.bar("reading", None) as advance:
+        advance(1)
+    assert terminal.getvalue() == ""
+
+
+def test_an_error_inside_is_not_swallowed() -> None:
+    with pytest.raises(KeyError), progress.bar("reading", 1):
+        raise KeyError("x")

@@ -32,7 +32,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 floors: $(STAMP)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict --quiet

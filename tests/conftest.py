@@ -68,3 +68,22 @@ def small_log(tmp_path_factory, raw_table, small_schema):
         schema=small_schema,
     )
     return prepare(source, path, PrepareOptions(min_count=1))
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    """A small ESMM that learns `small_log` in a second."""
+    from postclick.run import RunConfig
+    from postclick.training.config import TrainingConfig
+
+    arguments = {"embedding_size": 4, "tower": {"hidden": [16, 8], "dropout": [0.1]}}
+    training = TrainingConfig(batch_size=256, max_epochs=4, learning_rate=0.01, checks_per_epoch=1)
+    return RunConfig("esmm", arguments, training, seed=3, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory, small_log, small_config):
+    """A finished run of `small_config` on `small_log`; do not write into it."""
+    from postclick.run import run
+
+    return run(small_log, small_config, tmp_path_factory.mktemp("small") / "run")

@@ -140,10 +140,10 @@ def test_conversions_without_click_follow_the_policy(
 
 
 def faulty(rows: int = 1_000) -> pa.Table:
-    """One row in a thousand has no label."""
+    """Row 500, where there is one, has no label."""
     click = np.zeros(rows)
     click[::3] = 1
-    click[500] = np.nan
+    click[500:501] = np.nan
     return pa.table({"f": np.arange(rows) % 7, "click": click, "conversion": np.zeros(rows)})
 
 
@@ -258,7 +258,11 @@ def test_overlapping_splits_are_refused_unless_allowed(tmp_path, make_source, ra
     assert codes == [("data.split_leak", 10), ("data.split_leak", None)]
     log = prepare(source, tmp_path / "log", PrepareOptions(allow_overlap=True))
     body = files.read_json(log.path / "audit.json")
-    assert body["split"]["overlap"] == {"keys": {"train-test": 10}, "time_us": {"train-test": 9_000_000}, "allowed": True}
+    assert body["split"]["overlap"] == {
+        "keys": {"train-test": 10},
+        "time_us": {"train-test": 9_000_000},
+        "allowed": True,
+    }
     assert log.ledger["rows"]["kept"] == 200
     declared = SourceProtocol("ratings", provider_split=True, allow_overlap=True, notes=("Ratings at random.",))
     ours = make_source(mixed_schema, [train, test], ["train", "test"], protocol=declared)
@@ -270,7 +274,9 @@ def test_overlapping_splits_are_refused_unless_allowed(tmp_path, make_source, ra
 def test_later_copies_of_an_exposure_are_rejected(tmp_path, make_source, raw_rows, mixed_schema):
     table = raw_rows(500)
     twin = table.slice(10, 5)
-    flipped = twin.set_column(twin.schema.get_field_index("click"), "click", pa.array(1 - twin.column("click").to_numpy()))
+    flipped = twin.set_column(
+        twin.schema.get_field_index("click"), "click", pa.array(1 - twin.column("click").to_numpy())
+    )
     flipped = flipped.set_column(flipped.schema.get_field_index("conversion"), "conversion", pa.array([0] * 5))
     source = make_source(mixed_schema, [table, table.slice(200, 20), flipped])
     log = prepare(source, tmp_path / "log", PrepareOptions(max_reject_ratio=0.1))
@@ -349,12 +355,17 @@ def test_a_type_that_changes_between_files_is_refused(tmp_path, make_source):
 
 
 def test_missing_columns_are_all_named(tmp_path, make_source, mixed_schema, raw_rows):
-    table = raw_rows(10).drop_columns(["price"]).rename_columns(
-        ["id", "uid", "shopp", "tags", "when", "click", "conversion"]
+    table = (
+        raw_rows(10)
+        .drop_columns(["price"])
+        .rename_columns(["id", "uid", "shopp", "tags", "when", "click", "conversion"])
     )
     with pytest.raises(DataError) as caught:
         prepare(make_source(mixed_schema, [table]), tmp_path / "log")
-    assert [finding.what for finding in caught.value.findings] == ["there is no column 'shop'", "there is no column 'price'"]
+    assert [finding.what for finding in caught.value.findings] == [
+        "there is no column 'shop'",
+        "there is no column 'price'",
+    ]
     assert "did you mean 'shopp'?" in str(caught.value)
 
 

@@ -29,6 +29,7 @@ from postclick.schema.sampling import (
         (["9007199254740993"], "integer"),
         (["9223372036854775808"], "text"),  # does not fit int64
         (["007", "1"], "text"),  # leading zeros are part of a name
+        (["123456789012345678901"], "text"),
         (["1.0", "2", "nan"], "integral"),
         (["1.5", "2"], "number"),
         (["true", "False"], "boolean"),
@@ -43,10 +44,11 @@ def test_text_kind(values, kind):
 
 
 def test_typed_keeps_what_text_cannot_be_anything_else():
-    table = typed(pa.table({"id": ["9007199254740993", ""], "x": ["1.5", "NA"], "city": ["NA", ""], "none": ["", ""]}))
-    assert table["id"].to_pylist() == [2**53 + 1, None]
-    assert table["x"].to_pylist() == [1.5, None]
-    assert table["city"].to_pylist() == ["NA", None]
+    ids, cities = ["9007199254740993", "", "1"], ["NA", "", "Oslo"]
+    table = typed(pa.table({"id": ids, "x": ["1.5", "NA", ""], "city": cities, "none": ["", "", ""]}))
+    assert table["id"].to_pylist() == [2**53 + 1, None, 1]
+    assert table["x"].to_pylist() == [1.5, None, None]
+    assert table["city"].to_pylist() == ["NA", None, "Oslo"]
     assert table["none"].type == pa.null()
 
 

@@ -20,6 +20,10 @@ def test_places_ascend_inside_the_range(count: int, rate: float, seed: int) -> N
     assert not len(places) or (places[0] >= 0 and places[-1] < count)
 
 
+def test_tiny_rates_end() -> None:
+    assert len(bernoulli_places(36_000, 1e-300, generator(0, "test"))) == 0
+
+
 def test_places_are_bernoulli() -> None:
     count, draws, rate = 50, 20_000, 0.1
     random = generator(0, "test")

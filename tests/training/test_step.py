@@ -24,7 +24,7 @@ def test_sums_become_means(build: Build, exposures: Make) -> None:
     wanted = []
     for index in range(3):
         batch = to_batch(exposures(50, index))
-        wanted.append((float(model.loss(model(batch), batch).terms["ctr"]), float(batch.click.sum())))
+        wanted.append((model.loss(model(batch), batch).terms["ctr"].item(), batch.click.sum().item()))
         assert step(batch, index)
     terms, diagnostics = step.means()
     assert terms["ctr"] == pytest.approx(sum(loss for loss, _ in wanted) / 3)

@@ -6,8 +6,7 @@ import platform
 import shutil
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from postclick.bundle.header import Constant, installed_versions
 from postclick.bundle.reading import read_contents
 from postclick.bundle.scorer import apply_constants
 from postclick.calibration import Calibration
+from postclick.data.arrays import Exposures
 from postclick.data.log import ExposureLog
 from postclick.data.vocabulary import Vocabulary
 from postclick.errors import ConfigError, ExitCode, Finding, InputMissingError, StorageError, TrainingError
@@ -136,12 +136,10 @@ def run(
         started = _settle_config(out, config, log, allow_config_change)
         if started and (out / files.MANIFEST).is_file():
             return _finished(out, log)
-        began = time.monotonic()
-        with _own_random_stream(device):
-            trained = partial(_train, log, config, out, device, resume=resume, should_stop=should_stop)
-            model, training = trained(allow_change=tuple(allow_config_change))
-            bundle = _bundle(model, log, config, out, constants)
-        _record(out, "train", device, time.monotonic() - began, steps=training.steps)
+        job = _Job(log, config, out, device, constants)
+        began, at = time.monotonic(), time.strftime("%FT%T%z")
+        training, bundle = job.make(resume, tuple(allow_config_change), should_stop)
+        _record(out, device, at, time.monotonic() - began, training.steps)
         files.write_manifest(out, "run", exclude=lambda name: name.startswith(_UNHASHED))
     return RunResult(out, bundle, log.hash, training, _evaluate(out, log), training.notes)
 
@@ -212,70 +210,79 @@ def _finished(out: Path, log: ExposureLog) -> RunResult:
     return RunResult(out, read_contents(out).hash, log.hash, None, _evaluate(out, log), (note,))
 
 
-@contextmanager
-def _own_random_stream(device: torch.device) -> Iterator[None]:
-    """Leave PyTorch's random state as the caller had it."""
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
-        yield
+@dataclass(frozen=True)
+class _Job:
+    """What one training works on."""
+
+    log: ExposureLog
+    config: RunConfig
+    out: Path
+    device: torch.device
+    constants: dict[str, Constant]
+
+    def make(
+        self, resume: bool, allow_change: tuple[str, ...], should_stop: Callable[[], bool] | None
+    ) -> tuple[TrainingResult, str]:
+        """Train, calibrate, write the bundle; PyTorch's random state stays the caller's. Returns the bundle's hash."""
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if self.device.type == "cuda" else []):
+            seed_torch(self.config.seed, "model")
+            model = build(self.config.system, self.log.spec, self.config.arguments)
+            # a resumed training reports its earlier checks again, so the file is the same as without the cut
+            (self.out / METRICS).unlink(missing_ok=True)
+            result = train(
+                model,
+                self.log,
+                self.config.training,
+                seed=self.config.seed,
+                device=self.device,
+                folder=self.out,
+                resume=resume,
+                on_check=partial(files.append_json_line, self.out / METRICS),
+                should_stop=should_stop,
+                allow_change=allow_change,
+            )
+        if result.interrupted:
+            where = str(self.out)
+            finding = Finding("train.interrupted", "training was stopped and saved", where, fix="go on with --resume")
+            raise TrainingError(finding, exit_code=ExitCode.TERMINATED)
+        fill_unknown(model, Vocabulary.load(self.log.path / "vocabulary"), result.touched_rows)
+        return result, self.bundle(model)
+
+    def bundle(self, model: ConversionModel) -> str:
+        """Calibrate and write the bundle; returns its hash."""
+        calibration, reference = self._calibrated(model)
+        numbers = Header.numbers(self.log.spec)
+        header = Header(
+            self.config.system, self.config.arguments, dict(model.heads), numbers, self.log.hash, self.constants
+        )
+        place = self.out / "bundle"
+        return write_bundle(place, model.cpu(), header, self.log, calibration, reference=reference, force=True)
+
+    def _calibrated(self, model: ConversionModel) -> tuple[Calibration, Exposures]:
+        """Fit the calibrators on their half of ``valid``; returns them and rows for the bundle's reference."""
+        valid = self.log.split("valid")
+        rows = valid.read("calibrate") if len(valid) else None
+        if rows is None or not len(rows) or rows.labels is None:
+            own = "cvr" if model.heads.get("cvr") == "head" else "ctcvr"
+            return Calibration.none("no rows to calibrate on", "ctr", own), self.log.split("train").block(0)
+        raw = apply_constants(score(model, rows), self.constants)
+        return Calibration.fit(raw, rows.labels, self.config.calibration, constant=frozenset(self.constants)), rows
 
 
-def _train(
-    log: ExposureLog,
-    config: RunConfig,
-    out: Path,
-    device: torch.device,
-    *,
-    resume: bool,
-    should_stop: Callable[[], bool] | None,
-    allow_change: tuple[str, ...],
-) -> tuple[ConversionModel, TrainingResult]:
-    """Return the model with its best weights, unknown rows filled."""
-    seed_torch(config.seed, "model")
-    model = build(config.system, log.spec, config.arguments)
-    # a resumed training reports its earlier checks again, so the file is the same as without the cut
-    (out / METRICS).unlink(missing_ok=True)
-    result = train(
-        model,
-        log,
-        config.training,
-        seed=config.seed,
-        device=device,
-        folder=out,
-        resume=resume,
-        on_check=partial(files.append_json_line, out / METRICS),
-        should_stop=should_stop,
-        allow_change=allow_change,
-    )
-    if result.interrupted:
-        finding = Finding("train.interrupted", "training was stopped and saved", str(out), fix="go on with --resume")
-        raise TrainingError(finding, exit_code=ExitCode.TERMINATED)
-    fill_unknown(model, Vocabulary.load(log.path / "vocabulary"), result.touched_rows)
-    return model, result
-
-
-def _bundle(
-    model: ConversionModel, log: ExposureLog, config: RunConfig, out: Path, constants: dict[str, Constant]
-) -> str:
-    """Calibrate and write the bundle; returns its hash."""
-    own = "cvr" if model.heads.get("cvr") == "head" else "ctcvr"
-    valid = log.split("valid")
-    reference = valid.read("calibrate") if len(valid) else None
-    if reference is None or not len(reference) or reference.labels is None:
-        calibration = Calibration.none("no rows to calibrate on", "ctr", own)
-        reference = log.split("train").block(0)
-    else:
-        raw = apply_constants(score(model, reference), constants)
-        calibration = Calibration.fit(raw, reference.labels, config.calibration, constant=frozenset(constants))
-    header = Header(config.system, config.arguments, dict(model.heads), Header.numbers(log.spec), log.hash, constants)
-    return write_bundle(out / "bundle", model.cpu(), header, log, calibration, reference=reference, force=True)
-
-
-def _record(out: Path, event: str, device: torch.device, seconds: float, **numbers: int) -> None:
-    """Note what differs between equal runs; listed in the folder, never hashed."""
+def _record(out: Path, device: torch.device, at: str, seconds: float, steps: int) -> None:
+    """Note what differs between equal runs; `record.jsonl` is listed in the folder, never hashed."""
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    line = {"event": event, "seconds": round(seconds, 3), "host": platform.node(), "device": f"{device.type}: {where}"}
-    line |= {"at": time.strftime("%FT%T%z"), "threads": torch.get_num_threads(), "versions": installed_versions()}
-    files.append_json_line(out / files.RECORD, line | numbers)
+    line = {
+        "event": "train",
+        "at": at,
+        "seconds": round(seconds, 3),
+        "steps": steps,
+        "host": platform.node(),
+        "device": f"{device.type}: {where}",
+        "threads": torch.get_num_threads(),
+        "versions": installed_versions(),
+    }
+    files.append_json_line(out / files.RECORD, line)
 
 
 def _evaluate(out: Path, log: ExposureLog) -> EvaluationResult | None:

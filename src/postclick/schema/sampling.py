@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def raw_files(path: str | Path) -> list[Path]:
     if any(mark in str(path) for mark in "*?["):
         base = glob_base(given)
         found = [item for item in sorted(base.glob(str(given.relative_to(base)))) if item.is_file()]
-        files = [item for item in found if raw_format(item)]
+        files = [item for item in found if _visible(item.relative_to(base)) and raw_format(item)]
         return files or _missing(Finding("input.missing", "the pattern matches no data file", str(path)))
     return _missing(absent(given))
 
@@ -190,6 +191,8 @@ def csv_error(error: Exception, where: str) -> DataError:
     text = " ".join(str(error).split())
     if "UTF8" in text or "utf-8" in text.lower():
         return DataError(Finding("data.text", text, where, fix="write the file as UTF-8"))
+    if row := re.search(r"Row #(\d+)", text):
+        where = f"{where}:{row.group(1)}"
     fix = "repair the row: every row needs as many cells as the header, text with the delimiter in quotes"
     return DataError(Finding("data.csv", text, where, fix=fix))
 

@@ -292,6 +292,7 @@ class _Session:
         epoch, batch = divmod(step, self.batches)
         exposures: Exposures = next(iter(self._batches(epoch, batch)))
         labels = exposures.labels
+        # ids that are text are not carried through the batches; epoch, step and seed still name the rows
         ids = [] if labels is None or labels.exposure_id is None else labels.exposure_id.tolist()
         terms, diagnostics = self.state.step.means()
         if self.folder is not None:
@@ -300,7 +301,7 @@ class _Session:
         examples = tuple(str(identifier) for identifier in ids[:5])
         what = f"the loss or a gradient is NaN or infinite in epoch {epoch}, step {step} (both from 0)"
         fix = "look at these exposures; lower training.learning_rate; resume goes on from the last finite checkpoint"
-        return TrainingError(Finding("train.non_finite", what, "exposure_id", len(ids), examples, fix))
+        return TrainingError(Finding("train.non_finite", what, "exposure_id", len(exposures), examples, fix))
 
 
 def check_points(batches: int, checks: int) -> frozenset[int]:

@@ -28,7 +28,9 @@ def bernoulli_places(count: int, rate: float, random: np.random.Generator) -> ND
     last = -1
     while last < count:
         size = int((count - last) * rate * 1.1) + 16
-        parts.append(last + np.cumsum(random.geometric(rate, size)))
+        # a gap beyond the end is cut there: at tiny rates the sum of two would overflow
+        gaps = np.minimum(random.geometric(rate, size), count + 1)
+        parts.append(last + np.cumsum(gaps))
         last = int(parts[-1][-1])
     places = np.concatenate(parts)
     return places[: np.searchsorted(places, count)]

@@ -196,8 +196,7 @@ def _csv_fault(error: Exception, label: str, plan: CsvPlan) -> DataError:
         what = f"an id is no whole number, though the first rows of its column are: {' '.join(str(error).split())}"
         return DataError(Finding("data.schema_mismatch", what, label, fix="repair the row"))
     if hit is None:
-        where = f"{label}:{row.group(1)}" if (row := re.search(r"Row #(\d+)", str(error))) else label
-        return csv_error(error, where)
+        return csv_error(error, label)
     column, line, kind, value = hit.groups()
     name = plan.names[int(column)]
     wanted = "whole numbers in the first rows of all files" if kind == "int64" else "declared as numbers"

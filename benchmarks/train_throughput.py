@@ -1,0 +1,181 @@
+"""Rows a second of training ESMM: postclick against the ordinary PyTorch way, in turn, in one process.
+
+    python benchmarks/train_throughput.py                                              Ali-CCP's 18 columns
+    python benchmarks/train_throughput.py --fields 23 --table-rows 20000000 --embedding 16
+
+Both train the same network (towers 128-64-32, dropout .1 .3 .3) on the same rows without L2, loader included. Ids are
+drawn with a long tail (log-uniform ranks); labels depend on them. Each round times one, then the other; the ratio is
+that of the medians over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from plain_torch import PlainTraining
+from postclick.data.arrays import Exposures, Labels
+from postclick.data.batches import TrainingRows
+from postclick.data.log import BLOCK_ROWS, LogSpec, LogSplit, to_arrow
+from postclick.models.batching import to_batch
+from postclick.models.esmm import ESMM
+from postclick.nn.embedding import use_sparse_gradients
+from postclick.schema import Schema, SparseFeature
+from postclick.training.config import TrainingConfig
+from postclick.training.rows import TouchedRows, drop_ids
+from postclick.training.seeding import derived_seed, seed_torch
+from postclick.training.step import TrainingStep
+
+# SYSTEMS.md 13.2: the 18 single-valued columns of Ali-CCP as AITM prepares them
+ALI_CCP = (
+    *(238635, 98, 14, 3, 8, 4, 4, 3, 5, 467298, 6929, 263942, 106399, 5888, 104830, 51878),
+    *(37148, 4),
+)
+
+
+@dataclass
+class Contestant:
+    """One way to train: an endless iterator of steps, and what it reached each round."""
+
+    name: str
+    steps: Iterator[int]
+    rates: list[float] = field(default_factory=list)
+
+    def run(self, seconds: float, minimum: int) -> float:
+        """Train for `seconds`, but at least `minimum` steps; returns rows a second."""
+        rows, taken, start = 0, 0, time.perf_counter()
+        while taken < minimum or time.perf_counter() - start < seconds:
+            rows += next(self.steps)
+            taken += 1
+        return rows / (time.perf_counter() - start)
+
+
+def table_sizes(fields: int, table_rows: int | None) -> tuple[int, ...]:
+    """Return values a field: Ali-CCP's, repeated to `fields` and scaled to `table_rows` in all."""
+    sizes = np.array([ALI_CCP[index % len(ALI_CCP)] for index in range(fields)], np.float64)
+    if table_rows is not None:
+        sizes *= table_rows / sizes.sum()
+    return tuple(int(size) for size in np.maximum(sizes.round(), 2))
+
+
+def draw(rows: int, sizes: Sequence[int], seed: int) -> tuple[NDArray[np.int32], NDArray[np.int8], NDArray[np.int8]]:
+    """Return ids from 0 within each field, [rows, F], and labels: about 10 % clicks, 10 % of them converted."""
+    random = np.random.default_rng(seed)
+    ids = np.empty((rows, len(sizes)), np.int32)
+    click_odds, conversion_odds = np.full(rows, -2.4), np.full(rows, -2.4)
+    for column, size in enumerate(sizes):
+        ids[:, column] = np.minimum(size ** random.random(rows) - 1, size - 1)
+        effects = random.normal(0, 1.2 / len(sizes) ** 0.5, (2, size)).astype(np.float32)
+        click_odds += effects[0][ids[:, column]]
+        conversion_odds += effects[1][ids[:, column]]
+    click = random.random(rows) < 1 / (1 + np.exp(-click_odds))
+    conversion = click & (random.random(rows) < 1 / (1 + np.exp(-conversion_odds)))
+    return ids, click.astype(np.int8), conversion.astype(np.int8)
+
+
+def write_split(folder: Path, ids: NDArray[np.int32], labels: Labels, sizes: Sequence[int], schema: Schema) -> LogSplit:
+    """Write the rows as `prepare` lays them out, so that postclick's own loader is what is measured."""
+    fields = len(sizes)
+    firsts = fields + np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    folder.mkdir()
+    empty = np.zeros((len(ids), 0), np.float32)
+    exposures = Exposures((ids + firsts).astype(np.int32), empty, empty, (), labels)
+    batch = to_arrow(exposures, schema)
+    with pa.OSFile(str(folder / "part-00000.arrow"), "wb") as handle, pa.ipc.new_file(handle, batch.schema) as writer:
+        for start in range(0, len(ids), BLOCK_ROWS):
+            writer.write_batch(batch.slice(start, BLOCK_ROWS))
+    return LogSplit(folder, schema)
+
+
+def postclick_steps(split: LogSplit, spec: LogSpec, config: TrainingConfig, embedding: int, seed: int) -> Iterator[int]:
+    """Yield the rows of each step of postclick's loop: loader, id dropout, record of rows, step."""
+    seed_torch(seed, "model")
+    model = ESMM(spec, embedding_size=embedding)
+    use_sparse_gradients(model, True)
+    model.train()
+    step, touched, rows = TrainingStep(model, config), TouchedRows(spec.table_rows), TrainingRows(split)
+    count, epoch = 0, 0
+    while True:
+        for exposures in rows.batches(config.batch_size, derived_seed(seed, "rows"), epoch):
+            dropped = drop_ids(exposures, config.id_dropout, seed, count)
+            touched.add(dropped)
+            step(to_batch(dropped), count)
+            count += 1
+            yield len(exposures)
+        epoch += 1
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="rows a second of training: postclick against plain PyTorch")
+    parser.add_argument("--fields", type=int, default=len(ALI_CCP))
+    parser.add_argument("--table-rows", type=int, help="rows of all tables together; default: Ali-CCP's sizes")
+    parser.add_argument("--embedding", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=2000)
+    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each contestant a round")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--optimizer", default=TrainingConfig.optimizer)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=("postclick", "plain"), help="run one contestant, for a profile")
+    return parser.parse_args()
+
+
+def contestants(chosen: argparse.Namespace, folder: Path) -> list[Callable[[], Contestant]]:
+    """Return builders of both ways to train, on equal rows."""
+    sizes = table_sizes(chosen.fields, chosen.table_rows)
+    ids, click, conversion = draw(chosen.rows, sizes, chosen.seed)
+    schema = Schema(tuple(SparseFeature(f"f{index}") for index in range(len(sizes))))
+    split = write_split(folder / "train", ids, Labels(click, conversion), sizes, schema)
+    spec = LogSpec(schema, len(sizes) + sum(sizes), len(ids), float(click.sum()), float(conversion.sum()))
+    config = TrainingConfig(batch_size=chosen.batch_size, optimizer=chosen.optimizer, l2_mode="none")
+    print(f"{len(sizes)} fields, {sum(sizes):,} table rows of {chosen.embedding}, batches of {chosen.batch_size:,}")
+
+    def ours() -> Contestant:
+        return Contestant("postclick", postclick_steps(split, spec, config, chosen.embedding, chosen.seed))
+
+    def plain() -> Contestant:
+        labels = click.astype(np.float32), conversion.astype(np.float32)
+        sized = {"embedding": chosen.embedding, "batch_size": chosen.batch_size, "seed": chosen.seed}
+        return Contestant("plain", PlainTraining(ids.astype(np.int64), *labels, sizes, **sized).steps())
+
+    builders = {"plain": plain, "postclick": ours}
+    return [builders[name] for name in builders if chosen.only in (None, name)]
+
+
+def main() -> None:
+    chosen = arguments()
+    if chosen.threads is not None:
+        torch.set_num_threads(chosen.threads)
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    print(f"{versions}, {torch.get_num_threads()} threads, optimizer {chosen.optimizer}")
+    with tempfile.TemporaryDirectory() as folder:
+        ways = [build() for build in contestants(chosen, Path(folder))]
+        for way in ways:
+            way.run(0.0, 3)
+        for number in range(chosen.rounds):
+            for way in ways if number % 2 == 0 else ways[::-1]:
+                way.rates.append(way.run(chosen.seconds, 3))
+                print(f"round {number + 1}  {way.name:10s} {way.rates[-1]:12,.0f} rows/s", file=sys.stderr)
+    for way in ways:
+        low, high = min(way.rates), max(way.rates)
+        step = 1000 * chosen.batch_size / median(way.rates)
+        print(f"{way.name:10s} {median(way.rates):12,.0f} rows/s  ({low:,.0f} to {high:,.0f}), {step:.1f} ms a step")
+    if len(ways) == 2:
+        print(f"ratio      {median(ways[1].rates) / median(ways[0].rates):12.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""In = kept + rejected + filtered."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postclick.data.ledger import Funnel, Ledger
+from postclick.data.sources.base import ValueCounts
+from postclick.errors import PostclickError
+
+numbers = st.integers(0, 1_000)
+names = st.dictionaries(st.sampled_from(["a", "b"]), numbers)
+
+
+@st.composite
+def sound(draw):
+    kept = {name: Funnel(rows, rows) for name, rows in draw(names).items()}
+    rejected, filtered = draw(names), draw(names)
+    parts = draw(st.tuples(numbers, numbers, numbers, numbers))
+    values = {"f": ValueCounts(sum(parts), *parts)}
+    read = sum(f.rows for f in kept.values()) + sum(rejected.values()) + sum(filtered.values())
+    return Ledger(read, kept, rejected, filtered, values)
+
+
+@given(sound(), sound(), sound())
+def test_sums_of_sound_ledgers_are_sound_and_addition_is_associative(a, b, c):
+    (a + b).check()
+    assert (a + b) + c == a + (b + c)
+    assert a + Ledger() == a
+    assert (a + b).read == a.read + b.read
+
+
+@given(sound(), st.integers(1, 5))
+def test_a_lost_row_or_value_is_found(ledger, lost):
+    broken = ledger + Ledger(read=lost, values={"g": ValueCounts(read=lost)})
+    with pytest.raises(PostclickError) as caught:
+        broken.check()
+    assert [finding.where for finding in caught.value.findings] == ["rows", "g"]
+    assert caught.value.exit_code == 70
+
+
+@given(sound())
+def test_the_plain_form_comes_back(ledger):
+    assert Ledger.from_dict(json.loads(json.dumps(ledger.to_dict()))) == ledger
+
+
+def test_lines_say_where_rows_went():
+    ledger = Ledger(
+        1_010,
+        {"train": Funnel(1_000, 100, 20, 10, view_through=2)},
+        {"data.label_missing": 7},
+        {"rule": 3},
+        {"f": ValueCounts(5, 3, 1, 1)},
+    )
+    text = "\n".join(ledger.lines())
+    assert text.startswith("1,010 rows in = 1,000 kept + 7 rejected + 3 filtered")
+    assert "rejected 7: data.label_missing" in text
+    assert "train: 1,000 rows, 100 clicks, 10 conversions, 20 actions, 2 view-through" in text
+    assert "values of f: 5 in = 3 kept, 1 cut off, 1 replaced" in text

@@ -46,10 +46,15 @@ def test_a_fault_that_clicks_show_is_not_called_hidden() -> None:
     assert "looks right" not in text
 
 
-@pytest.mark.parametrize("pcoc", [metric(1.04, 1.02, 1.06), metric(1.2, 0.9, 1.5), metric(0.97)])
+def test_a_mean_that_is_nearly_right_says_how_nearly() -> None:
+    text = said(scores(metric(0.7), metric(1.07, 1.04, 1.10), metric(1.0)))
+    assert "gets the mean CVR over all exposures right to 7% (PCOC 1.07 [1.04, 1.10])" in text
+
+
+@pytest.mark.parametrize("pcoc", [metric(1.2, 0.9, 1.5), metric(0.97, 0.93, 1.01), metric(1.0)])
 def test_a_mean_that_is_right_is_called_right(pcoc: Any) -> None:
     text = said(scores(metric(0.7), pcoc, metric(1.0)))
-    assert "gets the mean CVR over all exposures right" in text
+    assert "gets the mean CVR over all exposures right (PCOC" in text
     assert "states" not in text
 
 
@@ -64,6 +69,22 @@ def test_a_ranking_that_differs_is_named() -> None:
 
 def test_intervals_that_overlap_cannot_tell() -> None:
     assert "cannot tell" in said(scores(metric(0.695, 0.685, 0.705), metric(1.0)))
+
+
+@pytest.mark.parametrize(
+    ("mlp", "verdict"),
+    [
+        (scores(metric(0.7), metric(1.05, 1.02, 1.08)), "training on clicks is fine here."),
+        (scores(metric(0.8, 0.79, 0.81), metric(1.0)), "training on clicks is fine here."),
+        (scores(metric(0.7), metric(1.5, 1.4, 1.6)), "training on clicks goes wrong over exposures here, in its mean."),
+        (scores(metric(0.6), metric(1.0)), "training on clicks goes wrong over exposures here, in its ranking."),
+        (scores(metric(0.6), metric(0.5)), "goes wrong over exposures here, in its mean and in its ranking."),
+        (scores(metric(None), metric(1.0)), "whether training on clicks is fine here cannot be judged."),
+    ],
+)
+@pytest.mark.parametrize("world", ["selection", "no-bias"])
+def test_the_verdict_follows_the_numbers_in_either_world(mlp: Any, verdict: str, world: str) -> None:
+    assert verdict in said(mlp, world=world)
 
 
 def test_what_is_undefined_is_not_judged() -> None:

@@ -61,3 +61,17 @@ def test_lines_say_where_rows_went():
     assert "rejected 7: data.label_missing" in text
     assert "train: 1,000 rows, 100 clicks, 10 conversions, 20 actions, 2 view-through" in text
     assert "values of f: 5 in = 3 kept, 1 cut off, 1 replaced" in text
+
+
+def test_splits_are_printed_in_the_order_of_use_even_from_a_file():
+    ledger = Ledger(6, {"test": Funnel(1), "train": Funnel(2), "valid": Funnel(3)})
+    names = [line.split(":")[0].strip() for line in ledger.lines()[1:]]
+    assert names == ["train", "valid", "test"]
+
+
+def test_values_that_went_with_their_row_are_not_printed_a_field():
+    ledger = Ledger(2, {"train": Funnel(1)}, {"data.label_missing": 1}, {}, {"f": ValueCounts(2, 1, rejected=1)})
+    assert not any("values of" in line for line in ledger.lines())
+    assert "values of f: 3 in = 1 kept, 2 rejected" in "\n".join(
+        (ledger + Ledger(values={"f": ValueCounts(1, rejected=1)})).lines()
+    )

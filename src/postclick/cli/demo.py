@@ -29,11 +29,14 @@ def demo(
 
     Next: the same commands on a log of your own; the demo ends by naming them.
     """
-    from postclick.cli.demo_steps import build, demo_table
+    from postclick.cli.demo_steps import CAPTION, build, demo_table
 
     output = Output(as_json, quiet)
+    output.note("a demo-size world and its control; under two minutes on two cores")
     results, words = build(out, output.note)
-    output.result({"folder": str(out), "worlds": results, "sentences": words}, demo_table(results), *words)
+    output.result(
+        {"folder": str(out), "worlds": results, "sentences": words}, demo_table(results), f"{CAPTION}\n", *words
+    )
     output.note(_next(out))
 
 

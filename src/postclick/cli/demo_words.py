@@ -12,20 +12,24 @@ __all__ = ["AUC", "CLICKS", "LOGLOSS", "PCOC", "RAW_PCOC", "Results", "sentences
 AUC, PCOC, LOGLOSS, CLICKS = "cvr/auc@world", "cvr/pcoc@world", "cvr/logloss@world", "cvr/auc@click"
 RAW_PCOC = "cvr/pcoc[score=raw]@world"
 _CLICK_PCOC = "cvr/pcoc@click"
-_NEAR = 0.05
-"""A mean within 5 % of the truth is called right even where its interval excludes 1."""
+_NEAR = 0.1
+"""A mean within 10 % of the truth is called nearly right even where its interval excludes 1."""
 
-Results: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
-"""World -> who scored (oracle, mlp, esmm) -> metric -> its plain form."""
+Scores: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Who scored (oracle, mlp, esmm) -> metric -> its plain form."""
+Results: TypeAlias = Mapping[str, Scores]
+"""World -> its scores."""
 
 
 def sentences(results: Results) -> list[str]:
     """Return what the numbers of the two worlds say."""
     selection, control = results["selection"], results["no-bias"]
     return [
+        f"selection: {_summary(selection)}",
         f"selection: {_level('mlp, trained on clicks,', selection['mlp'])}{_seen_on_clicks(selection['mlp'])}",
         f"selection: {_level('ESMM', selection['esmm'])}",
         f"selection: {_ranking(selection)}",
+        f"no-bias: {_summary(control)}",
         f"no-bias: {_level('mlp, trained on clicks,', control['mlp'])}",
         f"no-bias: {_ranking(control)}",
     ]
@@ -40,7 +44,23 @@ def _bounds(entry: Mapping[str, Any]) -> tuple[float, float]:
 
 def _right(entry: Mapping[str, Any]) -> bool:
     low, high = _bounds(entry)
-    return low <= 1.0 <= high or abs(entry["value"] - 1.0) <= _NEAR
+    return low <= 1.0 <= high
+
+
+def _near(entry: Mapping[str, Any]) -> bool:
+    return _right(entry) or abs(entry["value"] - 1.0) <= _NEAR
+
+
+def _summary(scores: Scores) -> str:
+    """Say whether training on clicks is fine in this world: near in its mean, and not ranking visibly worse."""
+    mlp, esmm = scores["mlp"], scores["esmm"]
+    if None in (mlp[PCOC]["value"], mlp[AUC]["value"], esmm[AUC]["value"]):
+        return "whether training on clicks is fine here cannot be judged."
+    faults = [] if _near(mlp[PCOC]) else ["in its mean"]
+    faults += ["in its ranking"] if _bounds(mlp[AUC])[1] < _bounds(esmm[AUC])[0] else []
+    if faults:
+        return f"training on clicks goes wrong over exposures here, {' and '.join(faults)}."
+    return "training on clicks is fine here."
 
 
 def _level(who: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -51,6 +71,8 @@ def _level(who: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     if _right(entry):
         return f"{who} gets the mean CVR over all exposures right {shown}."
     share = abs(entry["value"] - 1.0)
+    if _near(entry):
+        return f"{who} gets the mean CVR over all exposures right to {share:.0%} {shown}."
     verb = "over-states" if entry["value"] > 1.0 else "under-states"
     return f"{who} {verb} the CVR over all exposures by {share:.0%} {shown}."
 
@@ -58,15 +80,15 @@ def _level(who: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
 def _seen_on_clicks(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Say whether the rows a practitioner has would have shown the fault."""
     entry = metrics.get(_CLICK_PCOC)
-    if entry is None or entry["value"] is None or _right(metrics[PCOC]):
+    if entry is None or entry["value"] is None or _near(metrics[PCOC]):
         return ""
     shown = f"(PCOC {interval(entry, 2)})"
-    if _right(entry):
+    if _near(entry):
         return f" On clicks, the only rows where conversions are observed, it looks right {shown}."
     return f" Clicks show it too {shown}."
 
 
-def _ranking(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def _ranking(scores: Scores) -> str:
     mlp, esmm, oracle = (scores[who][AUC] for who in ("mlp", "esmm", "oracle"))
     if mlp["value"] is None or esmm["value"] is None:
         return "the ranking cannot be judged."

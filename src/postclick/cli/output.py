@@ -97,5 +97,5 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     for index, column in enumerate(columns):
         built.add_column(column, justify="left" if index < texts else "right")
     for row in rows:
-        built.add_row(*(Text(printable(cell, 80)) for cell in row))
+        built.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell, 80)) for cell in row))
     return Group(Text(title, style="bold"), built)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Metrics: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Name -> plain form of a metric, as ``evaluate --json`` prints it."""
 
-__all__ = ["headline", "interval", "ledger_parts", "metrics_parts", "metrics_table"]
+__all__ = ["Metrics", "headline", "interval", "ledger_parts", "metrics_parts", "metrics_table"]
 
 _HEADLINE = ("auc", "logloss", "ne", "pcoc", "ece")
 

@@ -143,7 +143,8 @@ class Ledger:
         text[0] += f" + {filtered:,} filtered" if filtered else ""
         text += [f"  rejected {count:,}: {reason}" for reason, count in sorted(self.rejected.items()) if count]
         text += [f"  filtered {count:,}: {rule}" for rule, count in sorted(self.filtered.items()) if count]
-        for name, funnel in self.kept.items():
+        order = {name: place for place, name in enumerate(("train", "valid", "test"))}
+        for name, funnel in sorted(self.kept.items(), key=lambda item: order.get(item[0], len(order))):
             line = f"  {name}: {funnel.rows:,} rows, {funnel.clicks:,} clicks, {funnel.conversions:,} conversions"
             line += f", {funnel.actions:,} actions" if funnel.actions else ""
             line += f", {funnel.view_through:,} view-through" if funnel.view_through else ""
@@ -151,7 +152,8 @@ class Ledger:
             text.append(line)
         for name, count in self.values.items():
             lost = {"cut off": count.truncated, "replaced": count.replaced, "rejected": count.rejected}
-            if any(lost.values()):
+            # a rejected row takes its values along, which its own line says already
+            if count.truncated or count.replaced or count.rejected > self.rejected_rows:
                 parts = ", ".join(f"{number:,} {word}" for word, number in lost.items() if number)
                 text.append(f"  values of {name}: {count.read:,} in = {count.kept:,} kept, {parts}")
         return text

@@ -32,7 +32,9 @@ def evaluate_bundle(
     seed: int = 0,
     device: str = "cpu",
 ) -> EvaluationResult:
-    """Return the metrics of a RUN or BUNDLE on a split; a RUN's test metrics are also left in ``evaluation.json``.
+    """Return the metrics of a RUN or BUNDLE on a split.
+
+    Those of a RUN on the whole test split of its own log are also left in its ``evaluation.json``.
 
     Parameters
     ----------
@@ -67,7 +69,8 @@ def evaluate_bundle(
         rows, seed=seed, population=population, split=split, bundle=bundle.hash, log=log.hash, ledger=ledger
     )
     result = replace(found, ledger={**found.ledger, "notes": [*found.notes, *notes]})
-    if split == "test" and not by and bundle.path != Path(path):
+    own = log.hash == bundle.header.log and split == "test" and not by
+    if own and bundle.path != Path(path):
         files.write_json(Path(path) / EVALUATION, result.to_dict())
     return result
 

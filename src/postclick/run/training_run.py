@@ -38,6 +38,7 @@ from postclick.training.seeding import seed_torch
 __all__ = ["RunResult", "run"]
 
 CONFIG, METRICS, EVALUATION = "config.toml", "metrics.jsonl", "evaluation.json"
+_LOCK = ".lock"
 _UNHASHED = ("checkpoints/", EVALUATION, "non_finite.json")
 
 
@@ -129,10 +130,10 @@ def run(
     log = log if isinstance(log, ExposureLog) else ExposureLog(log)
     out, device = Path(out), _device(config.device)
     constants = _preflight(log, config, allow_degenerate)
-    _claim(out, resume=resume, force=force)
+    _claim(out)
     with files.lock(out):
-        if force and not resume:
-            _clear(out)
+        if not resume:
+            _make_room(out, force=force)
         started = _settle_config(out, config, log, allow_config_change)
         if started and (out / files.MANIFEST).is_file():
             return _finished(out, log)
@@ -162,11 +163,9 @@ def _preflight(log: ExposureLog, config: RunConfig, allow_degenerate: bool) -> d
     return constant_heads(labels, heads, population=log.schema.population, allow=allow_degenerate)
 
 
-def _claim(out: Path, *, resume: bool, force: bool) -> None:
-    """Make the folder, or refuse one that is somebody else's."""
-    if not resume:
-        files.check_free(out, force=force)
-    if out.exists() and not (out.is_dir() and _is_run(out)):
+def _claim(out: Path) -> None:
+    """Make the folder, or refuse one that is somebody else's: it is never written to, not even a lock."""
+    if out.exists() and not (out.is_dir() and (CONFIG in _content(out) or not _content(out))):
         finding = Finding("io.exists", "not a RUN folder, so it is not touched", str(out), fix="choose another --out")
         raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
     try:
@@ -177,16 +176,19 @@ def _claim(out: Path, *, resume: bool, force: bool) -> None:
         raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE) from error
 
 
-def _is_run(folder: Path) -> bool:
-    names = {entry.name for entry in folder.iterdir()} - {".lock"}
-    return not names or CONFIG in names
+def _content(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()} - {_LOCK}
 
 
-def _clear(out: Path) -> None:
-    for entry in out.iterdir():
+def _make_room(out: Path, *, force: bool) -> None:
+    """Refuse a RUN that is there, or remove it; the lock is held, so nobody works on it."""
+    if _content(out):
+        files.check_free(out, force=force)
+    for name in _content(out):
+        entry = out / name
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry.name != ".lock":
+        else:
             entry.unlink()
 
 

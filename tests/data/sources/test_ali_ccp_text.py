@@ -78,10 +78,14 @@ def test_a_key_has_the_same_digest_beside_longer_neighbours():
 )
 def test_a_malformed_line_is_named(bad, what):
     good = line([1, 0, "key", 1], [("205", 7, 1.0)])
-    with pytest.raises(DataError, match=rf"data\.csv .*{re.escape(what)}.* \| skeleton\.csv:103 ") as error:
+
+    def parse() -> None:
         lines = Lines((good + good + bad + "\n" + good).encode(), 4, "skeleton.csv", 100)
         lines.integers(0)
         lines.features(["205"], weights=True)
+
+    with pytest.raises(DataError, match=rf"data\.csv .*{re.escape(what)}.* \| skeleton\.csv:103 ") as error:
+        parse()
     assert error.value.code == "data.csv"
 
 

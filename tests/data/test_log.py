@@ -1,0 +1,141 @@
+"""The encoded log on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from postclick import files
+from postclick.data.arrays import CENSORED, Exposures, Labels, Ragged
+from postclick.data.ipc import BlockWriter, write_table
+from postclick.data.log import ExposureLog, LogSplit, from_arrow, to_arrow
+from postclick.errors import DataError, InputMissingError
+from postclick.schema import Columns, DenseFeature, EmbeddingFeature, Schema, SequenceFeature, SparseFeature
+
+SCHEMA = Schema(
+    (
+        SparseFeature("f"),
+        DenseFeature("x"),
+        SequenceFeature("s", weights="w"),
+        SequenceFeature("t"),
+        EmbeddingFeature("v", 2),
+    ),
+    Columns(exposure_id="id"),
+)
+
+
+def exposures(rows: int, first: int = 0, **labels) -> Exposures:
+    rng = np.random.default_rng(first)
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 3, rows))])
+    values = rng.integers(0, 9, offsets[-1]).astype(np.int32)
+    ids = np.arange(first, first + rows)
+    click = (ids % 2).astype(np.int8)
+    conversion = (ids % 4 == 1).astype(np.int8)
+    return Exposures(
+        rng.integers(0, 9, (rows, 1)).astype(np.int32),
+        rng.normal(size=(rows, 1)).astype(np.float32),
+        rng.normal(size=(rows, 2)).astype(np.float32),
+        (Ragged(values, offsets, values.astype(np.float32)), Ragged(values, offsets)),
+        Labels(click, conversion, **{"exposure_id": ids, **labels}),
+    )
+
+
+def check(found: Exposures, wanted: Exposures) -> None:
+    for name in ("rows", "dense", "embeddings"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    for one, other in zip(found.sequences, wanted.sequences, strict=True):
+        np.testing.assert_array_equal(one.values, other.values)
+        np.testing.assert_array_equal(one.offsets, other.offsets)
+        assert (one.weights is None) == (other.weights is None)
+    for name in ("click", "conversion", "exposure_id", "user_id"):
+        np.testing.assert_array_equal(getattr(found.labels, name), getattr(wanted.labels, name))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_arrow_holds_everything(rows):
+    ours = exposures(rows, user_id=np.array([f"ü{i}" for i in range(rows)], object))
+    check(from_arrow(to_arrow(ours, SCHEMA), SCHEMA), ours)
+
+
+def test_a_slice_of_a_block_is_read_right():
+    ours = exposures(10)
+    check(from_arrow(to_arrow(ours, SCHEMA).slice(3, 4), SCHEMA), ours.take(np.arange(3, 7)))
+
+
+def test_without_labels_or_columns():
+    ours = exposures(3).without_labels()
+    assert from_arrow(to_arrow(ours, SCHEMA), SCHEMA).labels is None
+    none = Exposures(np.zeros((2, 0), np.int32), np.zeros((2, 0), np.float32), np.zeros((2, 0), np.float32))
+    with pytest.raises(DataError, match=r"data\.empty"):
+        to_arrow(none, Schema((SparseFeature("f"),)))
+
+
+def write_log(path, parts, **extra):
+    with files.new_folder(path, "log") as folder:
+        for split, blocks in parts.items():
+            (folder / split).mkdir()
+            with BlockWriter(folder / split / "part-00000.arrow") as writer:
+                for block in blocks:
+                    writer.write(to_arrow(block, SCHEMA))
+        (folder / "vocabulary").mkdir()
+        files.write_json(folder / "vocabulary" / "vocabulary.json", {"table_rows": 9})
+        files.write_json(folder / "ledger.json", {})
+        files.write_text(folder / "schema.toml", SCHEMA.to_toml())
+        for name, table in extra.items():
+            write_table(folder / f"{name}.arrow", table)
+    return ExposureLog(path)
+
+
+def test_a_log_gives_splits_blocks_and_halves(tmp_path):
+    log = write_log(tmp_path / "log", {"train": [exposures(5), exposures(6, 5)], "valid": [exposures(400, 11)]})
+    assert log.splits == ("train", "valid")
+    train = log.split("train")
+    assert (len(train), train.num_blocks, train.block_rows) == (11, 2, [5, 6])
+    check(train.block(1), exposures(6, 5))
+    assert train.read().labels.exposure_id.tolist() == list(range(11))
+    assert train.labels().click.tolist() == [i % 2 for i in range(11)]
+    stop, calibrate = (log.split("valid").read(role).labels.exposure_id.tolist() for role in ("stop", "calibrate"))
+    assert sorted(stop + calibrate) == list(range(11, 411))
+    assert 150 < len(stop) < 250
+    assert train.nbytes >= train.read().rows.nbytes
+    with pytest.raises(InputMissingError, match="'test' has no rows"):
+        log.split("test").read()
+
+
+def test_spec_counts_weighted_training_rows(tmp_path):
+    weights = np.array([1.0, 2.0, 4.0, 8.0])
+    block = exposures(4, sample_weight=weights, action=np.array([1, 0, 0, 1], np.int8))
+    spec = write_log(tmp_path / "log", {"train": [block]}).spec
+    assert (spec.rows, spec.clicks, spec.conversions, spec.actions) == (15.0, 10.0, 2.0, 9.0)
+    assert (spec.ctr, spec.cvr, spec.ctcvr) == (10 / 15, 2 / 10, 2 / 15)
+    assert (spec.table_rows, spec.embedding_width) == (9, 2)
+
+
+def test_censored_conversions_are_no_rows_of_the_rate(tmp_path):
+    block = exposures(4)
+    block.labels.conversion[0] = CENSORED
+    assert write_log(tmp_path / "log", {"train": [block]}).spec.rows == 3.0
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_truth_is_found_by_exposure_id_in_any_order(tmp_path, text):
+    ids = np.array([f"e{i}" for i in range(6)], object) if text else np.arange(6)
+    order = np.array([3, 0, 5, 1, 4, 2])
+    p = np.linspace(0, 1, 6)
+    truth = pa.table({"exposure_id": ids[order], **dict.fromkeys(("ctr", "cvr_do", "cvr_click", "ctcvr"), p[order])})
+    block = exposures(4, exposure_id=ids[2:])
+    log = write_log(tmp_path / "log", {"train": [block]}, truth=truth)
+    np.testing.assert_array_equal(log.truth("train").ctr, p[2:])
+    short = write_log(tmp_path / "short", {"train": [block]}, truth=truth.slice(0, 3))
+    with pytest.raises(DataError, match=r"truth\.arrow lacks exposures"):
+        short.truth("train")
+    assert write_log(tmp_path / "none", {"train": [block]}).truth("train") is None
+
+
+def test_a_damaged_block_is_named(tmp_path):
+    log = write_log(tmp_path / "log", {"train": [exposures(4)]})
+    path = log.path / "train" / "part-00000.arrow"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"data\.corrupt_file.*part-00000"):
+        len(LogSplit(log.path / "train", SCHEMA))

@@ -35,7 +35,7 @@ floors: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m 'slow and not gpu' --numprocesses 1

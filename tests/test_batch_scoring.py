@@ -96,6 +96,25 @@ def test_unseen_values_are_counted_and_warned_of(bundle, raw_table, tmp_path):
     assert "20.0% of the values of 'user'" in summary.to_dict()["warnings"][0]
 
 
+def test_a_column_that_is_null_at_first_is_kept(bundle, raw_table, tmp_path):
+    for name, note in (("a", pa.nulls(5)), ("b", pa.array([1, 2, None, 4, 5]))):
+        pq.write_table(raw_table.slice(0, 5).append_column("note", note), tmp_path / f"{name}.parquet")
+    score_source(bundle, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "scores.parquet", keep=["note"])
+    assert pl.read_parquet(tmp_path / "scores.parquet")["note"].to_list() == [None] * 5 + ["1", "2", None, "4", "5"]
+
+
+def test_a_log_does_not_tell_missing_from_unseen(bundle, small_run, small_schema, raw_table, tmp_path):
+    from postclick.data.prepare import PrepareOptions, prepare
+    from postclick.data.sources.opening import open_source
+
+    rows = raw_table.slice(0, 10).to_pydict()
+    rows["user"] = [None, 99_999] * 5
+    source = open_source(test=rows, schema=small_schema)
+    log = prepare(source, tmp_path / "log", PrepareOptions(vocabulary=small_run.path))
+    summary = score_log(bundle, log, "test", tmp_path / "scores.parquet")
+    assert "100.0% of the values of 'user' are missing or were not seen in training" in str(summary.warnings[0])
+
+
 def test_equal_inputs_give_equal_bytes(bundle, raw_table, tmp_path):
     for name in ("one", "other"):
         score_source(bundle, raw_table, tmp_path / name)

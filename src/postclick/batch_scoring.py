@@ -53,8 +53,8 @@ class ScoreSummary:
         Derived values that left [0, 1].
     ctcvr_above_ctr
         Rows whose ctcvr is above their ctr.
-    warnings
-        ``data.unseen``, one a field.
+    encoded
+        The rows came from a log, which does not tell missing values from unseen ones: both count as unseen.
     """
 
     path: Path
@@ -64,6 +64,7 @@ class ScoreSummary:
     derived: frozenset[str] = frozenset()
     clipped: int = 0
     ctcvr_above_ctr: int = 0
+    encoded: bool = False
 
     def add(self, scores: Scores, counts: EncodeCounts) -> ScoreSummary:
         """Return the summary with one more batch."""
@@ -78,12 +79,13 @@ class ScoreSummary:
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """Fields in which many values are unseen."""
+        """Fields in which many values are unseen: ``data.unseen``, one a field."""
+        how = "are missing or were not seen" if self.encoded else "were not seen"
         fix = "train again on newer rows, or check that the column holds what it held in training"
         return tuple(
             Finding(
                 "data.unseen",
-                f"{found.unseen_rate:.1%} of the values of {name!r} were not seen in training",
+                f"{found.unseen_rate:.1%} of the values of {name!r} {how} in training",
                 name,
                 found.unseen,
                 fix=fix,
@@ -153,7 +155,7 @@ def score_source(
     if not hasattr(source, "pieces"):
         opened = open_for_scoring(loaded.schema, source, keep, key=key)
     scorer = Scorer(loaded, device)
-    return _write(Path(out), loaded, score_batches(scorer, opened, keep))
+    return _write(ScoreSummary(Path(out), loaded.hash), score_batches(scorer, opened, keep))
 
 
 def score_log(
@@ -196,7 +198,8 @@ def score_log(
         fix = f"splits with rows: {', '.join(log.splits) or 'none'}"
         raise InputMissingError(Finding("data.empty", f"the split {split!r} has no rows", str(log.path), fix=fix))
     files.check_free(Path(out), force=force)
-    return _write(Path(out), loaded, _log_batches(Scorer(loaded, device), log, names, keep))
+    start = ScoreSummary(Path(out), loaded.hash, encoded=True)
+    return _write(start, _log_batches(Scorer(loaded, device), log, names, keep))
 
 
 @dataclass(frozen=True)
@@ -229,8 +232,8 @@ def open_for_scoring(schema: Schema, source: Any, keep: Sequence[str] = (), *, k
     key
         Source key; None finds it out.
     """
-    known = schema.raw_columns()
     given = tuple(feature for feature in schema.features if feature.serving == "given")
+    known = replace(schema, features=given).raw_columns() if given else tuple(schema.columns.named().values())
     further = tuple(SparseFeature(name) for name in dict.fromkeys(keep) if name not in known)
     wanted = replace(schema, features=given + further)
     return open_source(source, key=key, schema=wanted, labels=False)
@@ -326,23 +329,27 @@ def _array(values: NDArray[Any]) -> pa.Array:
     return pa.array(values.tolist(), pa.large_string()) if values.dtype.kind in "OUT" else pa.array(np.asarray(values))
 
 
-def _write(path: Path, bundle: Bundle, batches: Iterator[_Scored]) -> ScoreSummary:
+def _write(summary: ScoreSummary, batches: Iterator[_Scored]) -> ScoreSummary:
     """Write the batches as they come; the file appears whole, or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    summary, writer = ScoreSummary(path, bundle.hash), None
-    with progress.bar("Scoring", None) as advance, files.create(path) as handle, ExitStack() as stack:
+    writer = None
+    with progress.bar("Scoring", None) as advance, files.create(summary.path) as handle, ExitStack() as stack:
         for scored in batches:
             batch = scored.record_batch()
             if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(handle, batch.schema))
-            table = pa.Table.from_batches([batch])
-            table = table if batch.schema == writer.schema else table.cast(writer.schema)
-            # a batch with null counts other than the first one's has the same fields, so a cast settles it
-            writer.write_table(table)
+                writer = stack.enter_context(pq.ParquetWriter(handle, _stored_schema(batch.schema)))
+            writer.write_table(pa.Table.from_batches([batch]).cast(writer.schema))
             summary = summary.add(scored.scores, scored.counts)
             advance(len(scored.scores))
         if writer is None:
             raise InputMissingError(Finding("data.empty", "no row to score", fix="pass files with rows"))
     return summary
+
+
+def _stored_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the file's schema: a column that is null throughout the first batch is text, which later ones cast to."""
+    import pyarrow as pa
+
+    return pa.schema([item.with_type(pa.large_string()) if pa.types.is_null(item.type) else item for item in schema])

@@ -133,10 +133,6 @@ class ConversionEstimator:
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether `fit` has been called."""
-        return hasattr(self, "bundle_")
-
     def fit(self, train: Any, valid: Any = None) -> ConversionEstimator:
         """Learn from labelled exposures; returns self.
 

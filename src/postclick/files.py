@@ -336,7 +336,7 @@ def _replace_folder(scratch: Path, path: Path) -> None:
         operations.rename(scratch, path)
     except BaseException:
         if aside is not None:
-            os.replace(aside, path)
+            aside.replace(path)
         raise
     operations.sync_folder(path.parent)
     if aside is not None:

@@ -26,9 +26,10 @@ _KIND = "demo"
 NAMES = {"oracle": "oracle", "mlp": "mlp (clicks)", "esmm": "ESMM"}
 COLUMNS = (AUC, PCOC, RAW_PCOC, LOGLOSS, CLICKS)
 CAPTION = f"""\
-Test split, intervals of 95 %; the oracle scores with the true CVR. {PCOC} is of the scores as served, calibrated on the
-clicks of a part of valid; {RAW_PCOC} is of the network's own. These are demo-size worlds, with fewer conversions than the
-10,000 that a comparison of systems asks for: read the direction, not the third digit."""
+Test split, intervals of 95 %; the oracle scores with the true CVR. {PCOC} is of the scores as served,
+calibrated on the clicks of a part of valid; {RAW_PCOC} is of the network's own. These are demo-size
+worlds, with fewer conversions than the 10,000 that a comparison of systems asks for: read the direction, not the third
+digit."""
 
 
 def build(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from postclick.cli.options import FieldChoice, FieldSet, Force, Json, Quiet, SchemaFile, SourceKey, Threshold
 from postclick.cli.output import Output
 
-__all__ = ["prepare", "truth_of"]
+__all__ = ["prepare"]
 
 
 class Rule(StrEnum):
@@ -78,6 +77,7 @@ def prepare(
     from postclick.data.prepare import PrepareOptions
     from postclick.data.prepare import prepare as encode
     from postclick.data.sources.opening import open_source
+    from postclick.data.truth import world_truth
     from postclick.schema import Schema
 
     output = Output(as_json, quiet)
@@ -92,7 +92,7 @@ def prepare(
     roles: dict[str, Any] = {"train": train or [], "valid": valid or [], "test": test or []}
     given = Schema.from_toml(schema) if schema else None
     opened = open_source(src or [], key=source, schema=given, fields=fields.value, threshold=threshold, **roles)
-    truth = truth_of(src or [])
+    truth = world_truth(src or [])
     if opened.protocol.source == "tabular" and given is None and truth is None:
         output.note(
             f"no --schema: this one was inferred; keep it in a file if it is right\n\n{opened.schema.to_toml()}"
@@ -102,12 +102,3 @@ def prepare(
     value = {"log": str(out), "hash": log.hash, "ledger": log.ledger, "audit": audit}
     output.result(value, *ledger_parts(log.ledger), *audit_lines(audit))
     output.note(f"wrote {out}; next: postclick train {out} --system esmm --out RUN")
-
-
-def truth_of(src: Sequence[str | Path]) -> Path | None:
-    """Return the truth that comes with the data: where it is one WORLD."""
-    from postclick import files
-
-    if len(src) != 1 or not (Path(src[0]) / files.MANIFEST).is_file():
-        return None
-    return Path(src[0]) / "truth.parquet" if files.read_manifest(Path(src[0])).kind == "world" else None

@@ -93,7 +93,7 @@ def run(
 ) -> RunResult:
     """Train on ``train``, stop on one half of ``valid``, calibrate on the other, bundle, evaluate on ``test``.
 
-    Equal log, configuration and seed give equal bundle hashes on the CPU at equal thread counts.
+    Equal log, configuration and seed give equal bundles on the CPU at equal thread counts.
 
     Parameters
     ----------
@@ -116,10 +116,8 @@ def run(
 
     Raises
     ------
-    StorageError
-        `out` exists (exit 73) or cannot be written.
-    LockedError
-        Another process works on `out` (exit 75).
+    StorageError, LockedError
+        `out` exists or cannot be written (exit 73); another process works on it (exit 75).
     DataError
         ``data.single_class``.
     ConfigError

@@ -2,12 +2,12 @@
 
     python benchmarks/coverage.py --replicas 2000 --jobs 2
 
-Each replica is 200 users drawn anew with 25 exposures each on average. A user's taste moves scores, clicks and
+Each replica is 400 users drawn anew with 25 exposures each on average. A user's taste moves scores, clicks and
 conversions, so rows of one user are alike. Two systems score by the features; a seed of a system tilts its score
 towards a feature and adds a number a user, as trained embeddings do. An interval passes when the exact 99.9 %
 binomial (Clopper-Pearson) interval of its coverage contains the nominal 0.95. The twin treats rows as independent and
-must fail. The true values come from a population of `--population` users with the true probabilities as soft labels,
-over seeds by Gauss-Hermite quadrature.
+must fail. The true values come from `--population` users with the true probabilities as soft labels, over seeds by
+Gauss-Hermite quadrature.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,12 +31,13 @@ from postclick.execution import cores, ordered_map
 from postclick.metrics import auc, auc_interval, brier, logloss, ne, pcoc
 
 LEVEL = 0.95
-USERS, ROWS = 200, 25.0
+USERS, ROWS = 400, 25.0
 SEEDS = (1, 3, 5)
 TWIN = "ctr/auc@exposure, rows taken as independent"
 SINGLE = ("ctr/auc@exposure", "cvr/auc@click", "cvr/logloss@click", "cvr/pcoc@click")
+EQUAL = ("cvr/auc@click", "cvr/logloss@click")
 PAIRED = ("cvr/auc@click", "cvr/logloss@click", "cvr/ne@click", "cvr/brier@click", "cvr/pcoc@click")
-TILT, NOISE = {"a": 0.25, "b": 0.15}, {"a": 0.5, "b": 0.4}
+TILT, NOISE = {"a": 0.08, "b": 0.06, "a again": 0.08}, {"a": 0.3, "b": 0.25, "a again": 0.3}
 Floats = NDArray[np.float64]
 
 
@@ -56,13 +57,13 @@ class Draw:
 
     def odds(self, system: str, tilt: float, noise: Floats) -> Floats:
         """A system's cvr score; `tilt` and `noise` ([U]) are what its seed drew."""
-        own = -0.9 + 0.9 * self.item if system == "a" else -0.7 + 0.6 * self.item + 0.5 * self.taste
+        own = -0.7 + 0.6 * self.item + 0.5 * self.taste if system == "b" else -0.9 + 0.9 * self.item
         return np.asarray(own + TILT[system] * tilt * self.taste + NOISE[system] * noise[self.user])
 
 
-def draw(rng: np.random.Generator, users: int) -> Draw:
+def draw(rng: np.random.Generator, users: int, *, single: bool = False) -> Draw:
     count = 1 + rng.poisson(rng.gamma(2.0, (ROWS - 1.0) / 2.0, users))
-    user = np.repeat(np.arange(users), count)
+    user = np.arange(users) if single else np.repeat(np.arange(users), count)
     taste, effect, other = rng.normal(size=(3, users))
     tastes = 0.8 * taste[user] + 0.6 * rng.normal(size=len(user))
     item = rng.normal(size=len(user))
@@ -78,7 +79,7 @@ def click_odds(world: Draw) -> Floats:
 def truths(users: int, seed: int) -> dict[str, float]:
     """The value of every quantity over a whole population and over all seeds."""
     rng = np.random.default_rng([seed, 0])
-    world = draw(rng, users)
+    world = draw(rng, users, single=True)  # how many rows a user has says nothing of them: one a user is the population
     quiet = np.zeros(users)
     functions = {"auc": auc, "logloss": logloss, "ne": ne, "brier": brier, "pcoc": pcoc}
 
@@ -106,11 +107,15 @@ def truths(users: int, seed: int) -> dict[str, float]:
             pair = fixed if seeds == 1 else seeded
             sizes = [abs(pair[system]) if metric == "pcoc" else pair[system] for system in "ab"]
             found[paired_name(name, seeds)] = sizes[0] - sizes[1]
-    return found
+    return found | {equal_name(name, seeds): 0.0 for name in EQUAL for seeds in SEEDS if seeds > 1}
 
 
 def paired_name(name: str, seeds: int) -> str:
     return f"{name}, paired, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def equal_name(name: str, seeds: int) -> str:
+    return f"{name}, equal systems, {seeds} seeds"
 
 
 def replica(number: int, *, seed: int, seeds: Sequence[int]) -> dict[str, tuple[float, float]]:
@@ -133,16 +138,27 @@ def replica(number: int, *, seed: int, seeds: Sequence[int]) -> dict[str, tuple[
             Scores({"cvr": world.odds(system, float(rng.normal()), rng.normal(size=USERS))}, {})
             for _ in range(max(seeds))
         ]
-        for system in "ab"
+        for system in TILT
     }
     for count in seeds:
         systems = {system: [plain[system]] if count == 1 else trained[system][:count] for system in "ab"}
-        compared = compare(systems, labels, metrics=PAIRED, level=LEVEL)
-        for name in PAIRED:
-            difference = compared.difference(name, "a", "b")
-            assert difference.low is not None
-            assert difference.high is not None
-            found[paired_name(name, count)] = difference.low, difference.high
+        found |= {paired_name(name, count): ends for name, ends in paired(systems, labels, PAIRED).items()}
+        if count > 1:
+            systems = {system: trained[system][:count] for system in ("a", "a again")}
+            found |= {equal_name(name, count): ends for name, ends in paired(systems, labels, EQUAL).items()}
+    return found
+
+
+def paired(
+    systems: Mapping[str, Sequence[Scores]], labels: Labels, metrics: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    compared = compare(systems, labels, metrics=metrics, level=LEVEL)
+    found = {}
+    for name in metrics:
+        difference = compared.differences[name][0]
+        assert difference.low is not None
+        assert difference.high is not None
+        found[name] = difference.low, difference.high
     return found
 
 
@@ -204,7 +220,7 @@ def chunk(piece: tuple[int, int], *, seed: int, seeds: Sequence[int]) -> list[tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicas", type=int, default=2000)
-    parser.add_argument("--population", type=int, default=160_000, help="users behind the true values")
+    parser.add_argument("--population", type=int, default=4_000_000, help="users behind the true values")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -215,7 +231,9 @@ def main() -> None:
     for entry in found:
         low, high = entry.bounds
         holds = "yes" if entry.holds else "**no**"
-        print(f"| {entry.name} | {entry.share:.4f} | {low:.4f} to {high:.4f} | {holds} | {entry.below} / {entry.above} |")
+        print(
+            f"| {entry.name} | {entry.share:.4f} | {low:.4f} to {high:.4f} | {holds} | {entry.below} / {entry.above} |"
+        )
     report = {entry.name: {"share": entry.share, "bounds": entry.bounds, "holds": entry.holds} for entry in found}
     seconds = time.perf_counter() - start
     print(json.dumps({"replicas": options.replicas, "cores": cores(), "seconds": round(seconds), "coverage": report}))

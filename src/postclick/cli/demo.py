@@ -44,7 +44,7 @@ def _next(out: Path) -> str:
     return f"""
 next, the demo's own steps:
   postclick inspect {out}/selection/world
-  postclick evaluate {out}/selection/esmm {out}/selection/log --by campaign
+  postclick evaluate {out}/selection/esmm {out}/selection/log --by device
   postclick score {out}/selection/esmm {out}/selection/world --out scores.parquet
 and on your log:
   postclick inspect rows.parquet > schema.toml

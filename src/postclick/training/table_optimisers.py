@@ -9,7 +9,7 @@ On 36,000 ids of Ali-CCP's 18 columns this takes about 0.7 ms a step where Adam 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -144,14 +144,18 @@ def adam_step(
     weight_decay: float = 0.0,
 ) -> None:
     """Move `parameters` by Adam, in place, one kernel for all where the device has it; `steps` count up."""
-    adam(
+    move: Callable[..., None] = adam
+    if parameters[0].device.type in _FUSED_DEVICES:
+        # what `adam` does with fused=True, less the 0.1 ms in which it looks the tensors over
+        torch._foreach_add_(steps, 1.0)
+        move = torch._fused_adam_
+    move(
         parameters,
         gradients,
         first,
         second,
         [],
         steps,
-        fused=parameters[0].device.type in _FUSED_DEVICES,
         amsgrad=False,
         beta1=BETA1,
         beta2=BETA2,

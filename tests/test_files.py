@@ -170,6 +170,13 @@ def test_reading_json_that_is_not_there_or_broken(tmp_path: Path) -> None:
         files.read_json(tmp_path / "a.json")
 
 
+def test_a_line_that_fails_half_way_is_taken_back(tmp_path: Path) -> None:
+    files.append_json_line(tmp_path / "a.jsonl", {"step": 1})
+    with files.swap_operations(Failing("sync", 1, errno.ENOSPC)), pytest.raises(StorageError):
+        files.append_json_line(tmp_path / "a.jsonl", {"step": 2})
+    assert (tmp_path / "a.jsonl").read_text() == '{"step": 1}\n'
+
+
 def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert files.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -234,6 +241,81 @@ def test_force_replaces_everything(tmp_path: Path) -> None:
     build(tmp_path / "log", force=True)
     assert not (tmp_path / "log" / "gone.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_force_never_replaces_a_folder_of_somebody_else(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "photo.jpg").write_text("x")
+    before = tree(tmp_path)
+    with pytest.raises(StorageError, match=r"io\.exists not a postclick folder.*choose another --out$") as caught:
+        build(home, force=True)
+    assert caught.value.exit_code == 73
+    (home / "manifest.json").write_text('{"name": "a browser extension", "manifest_version": 3}')
+    with pytest.raises(StorageError, match="not a postclick folder"):
+        build(home, force=True)
+    assert tree(home) == {"photo.jpg": b"x", "manifest.json": (home / "manifest.json").read_bytes()}
+    assert before.items() <= tree(tmp_path).items()
+
+
+def test_force_does_not_put_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b")
+    with pytest.raises(StorageError, match=r"io\.exists"):
+        build(tmp_path / "rows.csv", force=True)
+    assert tree(tmp_path) == {"rows.csv": b"a,b"}
+    files.check_free(tmp_path / "rows.csv", force=True)  # where a file is written, --force replaces one
+
+
+def test_what_killed_processes_left_is_known_by_its_name_and_removed(tmp_path: Path) -> None:
+    (tmp_path / ".run.x1_y.partial" / "inner").mkdir(parents=True)
+    (tmp_path / ".bundle.123.old").mkdir()
+    (tmp_path / ".config.toml.123.tmp").write_text("half")
+    for name in (".lock", ".gitignore", ".cache.tmp", "rows.partial", ".old"):
+        (tmp_path / name).write_text("keep")
+    found = [path.name for path in files.leftovers(tmp_path)]
+    assert found == [".bundle.123.old", ".config.toml.123.tmp", ".run.x1_y.partial"]
+    files.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".cache.tmp",
+        ".gitignore",
+        ".lock",
+        ".old",
+        "rows.partial",
+    ]
+
+
+def test_a_killed_writer_leaves_nothing_but_what_a_sweep_removes(tmp_path: Path) -> None:
+    class Killed(files.Operations):
+        def rename(self, source: Path, target: Path) -> None:
+            os._exit(9)
+
+    context = multiprocessing.get_context("fork")
+
+    def write() -> None:
+        with files.swap_operations(Killed()):
+            build(tmp_path / "log")
+
+    process = context.Process(target=write)
+    process.start()
+    process.join(20)
+    assert process.exitcode == 9
+    assert [path.name for path in tmp_path.iterdir()] == [path.name for path in files.leftovers(tmp_path)] != []
+    files.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_discarded_is_out_of_sight_before_it_is_gone(tmp_path: Path) -> None:
+    build(tmp_path / "log")
+
+    class Watching(files.Operations):
+        def rename(self, source: Path, target: Path) -> None:
+            super().rename(source, target)
+            assert files.leftovers(tmp_path) == [target]
+            assert not source.exists()
+
+    with files.swap_operations(Watching()):
+        files.discard(tmp_path / "log")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_inside_leaves_no_folder(tmp_path: Path) -> None:

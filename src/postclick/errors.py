@@ -27,6 +27,7 @@ __all__ = [
     "TrainingError",
     "TrustError",
     "UsageError",
+    "escaped",
     "nearest",
     "printable",
 ]
@@ -47,6 +48,20 @@ class ExitCode(IntEnum):
     CONFIG = 78
     INTERRUPTED = 130
     TERMINATED = 143
+
+
+def escaped(text: str, keep: str = "") -> str:
+    r"""Return text with control, bidirectional and other invisible characters as ``\uXXXX``, those in `keep` apart.
+
+    The form is an escape of JSON and of TOML too, so what was inside a quoted string there still means the same.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else _escape(ord(char)) for char in text)
+
+
+def _escape(point: int) -> str:
+    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
 
 
 def printable(value: object, limit: int = 40) -> str:
@@ -91,7 +106,7 @@ class Finding:
     fix: str = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.code} {self.what}"]
+        parts = [f"{self.code} {escaped(self.what)}"]
         if self.where:
             parts.append(printable(self.where, 200))
         if self.count is not None:
@@ -99,7 +114,7 @@ class Finding:
         if self.examples:
             parts.append("for example " + ", ".join(printable(example) for example in self.examples[:5]))
         if self.fix:
-            parts.append(self.fix)
+            parts.append(escaped(self.fix))
         return " | ".join(parts)
 
 

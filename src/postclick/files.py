@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -33,7 +34,9 @@ __all__ = [
     "append_json_line",
     "check_free",
     "create",
+    "discard",
     "identity",
+    "leftovers",
     "lock",
     "new_folder",
     "operations",
@@ -41,6 +44,7 @@ __all__ = [
     "read_manifest",
     "sha256",
     "swap_operations",
+    "sweep",
     "verify",
     "write_bytes",
     "write_json",
@@ -52,6 +56,7 @@ MANIFEST = "manifest.json"
 RECORD = "record.jsonl"
 FORMAT = 1
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LEFTOVER = re.compile(r"\..+\.(\d+\.(tmp|old)|[^.]+\.partial)")
 _CANNOT_CREATE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
@@ -81,10 +86,7 @@ class Operations:
         source.replace(target)
 
 
-_FLAGS = {
-    "wb": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
-    "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
-}
+_FLAGS = {"wb": os.O_WRONLY | os.O_CREAT | os.O_TRUNC, "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
 operations = Operations()
 
 
@@ -105,18 +107,13 @@ def _typed(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        code, fix, exit_code = "io.failed", "check the disk, then run again", ExitCode.IO
         if error.errno in _NO_SPACE:
-            finding = Finding(
-                "io.no_space", str(error), str(path), fix="free space on this disk, then run again with --resume"
-            )
-            raise StorageError(finding) from error
-        if error.errno in _CANNOT_CREATE:
-            finding = Finding(
-                "io.cannot_create", str(error), str(path), fix="choose a folder that exists and can be written"
-            )
-            raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE) from error
-        finding = Finding("io.failed", str(error), str(path), fix="check the disk, then run again")
-        raise StorageError(finding) from error
+            code, fix = "io.no_space", "free space on this disk, then run again with --resume"
+        elif error.errno in _CANNOT_CREATE:
+            code, exit_code = "io.cannot_create", ExitCode.CANNOT_CREATE
+            fix = "choose a folder that exists and can be written"
+        raise StorageError(Finding(code, str(error), str(path), fix=fix), exit_code=exit_code) from error
 
 
 @contextlib.contextmanager
@@ -161,11 +158,18 @@ def write_json(path: Path, value: object) -> None:
 
 
 def append_json_line(path: Path, value: object) -> None:
-    """Append one JSON line in a single write and flush it to disk."""
+    """Append one JSON line in a single write and flush it to disk; a line that fails half-way is taken back."""
     line = (json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8")
-    with _typed(path), operations.open(path, "ab") as handle:
-        handle.write(line)
-        operations.sync(handle)
+    with _typed(path):
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with operations.open(path, "ab") as handle:
+                handle.write(line)
+                operations.sync(handle)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(path, size)
+            raise
 
 
 def read_json(path: Path) -> Any:
@@ -240,9 +244,8 @@ def read_manifest(folder: Path, *kinds: str) -> Manifest:
         raise InputMissingError(Finding("input.missing", "no such file or folder", str(folder), fix="check the path"))
     if not (folder / MANIFEST).is_file():
         what = f"expected a {' or '.join(kinds) or 'postclick'} folder, found one without {MANIFEST}"
-        raise InputMissingError(
-            Finding("input.wrong_kind", what, str(folder), fix="pass the folder that postclick wrote")
-        )
+        fix = "pass the folder that postclick wrote"
+        raise InputMissingError(Finding("input.wrong_kind", what, str(folder), fix=fix))
     body = read_json(folder / MANIFEST)
     try:
         files = {name: (entry["sha256"], int(entry["bytes"])) for name, entry in body["files"].items()}
@@ -285,12 +288,42 @@ def _discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def discard(path: Path) -> None:
+    """Remove a file or folder that a reader may see: it loses its name in one step, then its content."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+    with _typed(path):
+        operations.rename(path, aside)
+        _discard(aside)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return what a killed process left half-made in `folder`: hidden files and folders with the names used here."""
+    return sorted(path for path in folder.glob(".*") if _LEFTOVER.fullmatch(path.name))
+
+
+def sweep(folder: Path) -> None:
+    """Remove the leftovers of killed processes; only for who holds the folder's lock, or they might be in use."""
+    with _typed(folder):
+        for path in leftovers(folder):
+            _discard(path)
+
+
 def check_free(path: Path, *, force: bool) -> None:
-    """Refuse an output that exists, unless `force`."""
-    if path.exists() and not force and not (path.is_dir() and not any(path.iterdir())):
-        what = "the output exists already"
-        finding = Finding("io.exists", what, str(path), fix="choose another --out, or replace it with --force")
-        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
+    """Refuse an output that exists, unless `force`; a folder that postclick did not write is never replaced."""
+    with _typed(path):
+        taken, foreign = path.exists(), path.is_dir() and not _is_ours(path)
+        if not taken or (foreign and not any(path.iterdir())) or (force and not foreign):
+            return
+    what, fix = "the output exists already", "choose another --out, or replace it with --force"
+    if foreign:
+        what, fix = "not a postclick folder, so it is not replaced", "choose another --out"
+    raise StorageError(Finding("io.exists", what, str(path), fix=fix), exit_code=ExitCode.CANNOT_CREATE)
+
+
+def _is_ours(folder: Path) -> bool:
+    with contextlib.suppress(DataError, InputMissingError):
+        return bool(read_manifest(folder))
+    return False
 
 
 @contextlib.contextmanager
@@ -304,14 +337,14 @@ def new_folder(path: Path, kind: str, *, force: bool = False) -> Iterator[Path]:
     kind
         Its kind, written to the manifest.
     force
-        Replace an existing output.
+        Replace an existing folder that postclick wrote.
 
     Raises
     ------
     StorageError
-        When `path` exists and `force` is off (exit 73), or the disk fails (exit 73 or 74).
+        When `path` exists and `force` is off or it is not ours (exit 73), or the disk fails (exit 73 or 74).
     """
-    check_free(path, force=force)
+    check_free(path, force=force and not path.is_file())
     with _typed(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))

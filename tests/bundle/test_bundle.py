@@ -169,6 +169,14 @@ def test_a_missing_file_is_named(copied):
         Bundle.load(copied)
 
 
+def test_a_bundle_without_its_encoder(copied):
+    shutil.rmtree(copied / "vocabulary")
+    respoil(copied)
+    with pytest.raises(BundleError, match=r"bundle\.version the bundle holds no encoder") as caught:
+        Bundle.load(copied)
+    assert caught.value.exit_code == 78
+
+
 def test_a_log_of_another_vocabulary_is_refused_with_the_command_that_helps(
     small_run, raw_table, small_schema, tmp_path
 ):

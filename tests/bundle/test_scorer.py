@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from postclick.bundle import Bundle, Constant, Scorer
-from postclick.bundle.scorer import apply_constants
+from postclick.bundle.serving import apply_constants
 from postclick.calibration.calibration import compose
 from postclick.data.scores import Scores
 from postclick.errors import DataError

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -69,10 +71,40 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused_at_once(name):
-    start = time.monotonic()
-    with pytest.raises(TrustError, match=r"bundle\.malformed"):
-        load_weights(Small(), HOSTILE[name])
-    assert time.monotonic() - start < 1.0
+    seconds = []
+    for _ in range(3):  # the best of three: another process may have the core
+        start = time.monotonic()
+        with pytest.raises(TrustError, match=r"bundle\.malformed"):
+            load_weights(Small(), HOSTILE[name])
+        seconds.append(time.monotonic() - start)
+    assert min(seconds) < 0.1
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from torch import nn
+from postclick.bundle.weights import load_weights
+from postclick.errors import TrustError
+
+small = nn.Linear(3, 2)
+files = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]
+before = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (before + 64 * 1024 * 1024,) * 2)
+for data in files:
+    try:
+        load_weights(small, data)
+    except TrustError:
+        print("refused")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the address space is limited as Linux counts it")
+def test_hostile_files_fill_no_memory(tmp_path):
+    for name, data in HOSTILE.items():
+        (tmp_path / name).write_bytes(data)
+    done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.stderr) == (["refused"] * len(HOSTILE), "")
 
 
 def test_other_names_shapes_and_types_are_listed_together(tmp_path):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import platform
+import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +17,13 @@ import torch
 
 from postclick import files
 from postclick.bundle import Bundle, Scorer
+from postclick.data.prepare import PrepareOptions, prepare
+from postclick.data.sources.opening import open_source
 from postclick.errors import ConfigError, DataError, InputMissingError, LockedError, StorageError, TrainingError
 from postclick.evaluation import EvaluationResult
 from postclick.run import RunConfig, run
 from postclick.training.config import TrainingConfig
+from postclick.training.step import TrainingStep
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +134,154 @@ def test_a_folder_that_cannot_be_made(tmp_path, small_log, quick):
     assert caught.value.exit_code == 73
 
 
+@pytest.mark.parametrize("call", ["exists", "mkdir", "open"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(
+    tmp_path, small_log, quick, monkeypatch, call, number
+):
+    original = getattr(Path, call)
+
+    def refuse(path, *arguments, **options):
+        if path.is_relative_to(tmp_path / "run"):
+            raise OSError(number, os.strerror(number))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, call, refuse)
+    monkeypatch.setattr("postclick.training.loop.TrainingStep", None)
+    with pytest.raises(StorageError, match=r"io\.cannot_create .*/run.* can be written") as caught:
+        run(small_log, quick, tmp_path / "run", resume=True)
+    assert caught.value.exit_code == 73
+
+
+def test_a_folder_that_vanishes_is_a_typed_error(tmp_path, small_log, quick):
+    def vanish():
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return False
+
+    with pytest.raises(StorageError, match=r"io\.cannot_create") as caught:
+        run(small_log, quick, tmp_path / "run", should_stop=vanish)
+    assert caught.value.exit_code == 73
+    assert run(small_log, quick, tmp_path / "run", resume=True).training.steps == 2 * 15
+
+
+def test_a_run_killed_in_its_first_moment_can_start_again(tmp_path, small_log, quick, small_run):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints").rmdir()
+    (tmp_path / "run" / ".config.toml.123.tmp").write_text("half")
+    stopped = iter([True])
+    with pytest.raises(TrainingError):
+        run(small_log, quick, tmp_path / "run", should_stop=lambda: next(stopped))
+    assert files.leftovers(tmp_path / "run") == []
+
+
+def test_a_replacement_that_is_cut_off_is_neither_complete_nor_somebody_elses(tmp_path, small_log, quick):
+    run(small_log, quick, tmp_path / "run")
+    names = [path.name for path in (tmp_path / "run").iterdir() if path.name != ".lock"]
+    for cut in range(1, len(names) + 1):
+        shutil.copytree(tmp_path / "run", tmp_path / f"cut{cut}")
+
+        class Dying(files.Operations):
+            left = cut
+
+            def rename(self, source, target):
+                self.left -= 1
+                if self.left == 0:
+                    raise KeyboardInterrupt
+                super().rename(source, target)
+
+        with files.swap_operations(Dying()), pytest.raises(KeyboardInterrupt):
+            run(small_log, replace(quick, seed=8), tmp_path / f"cut{cut}", force=True)
+        left = {path.name for path in (tmp_path / f"cut{cut}").iterdir()}
+        assert "config.toml" in left
+        assert ("manifest.json" in left) == (cut == 1)
+
+
+@pytest.mark.parametrize("after", ["training", "bundle"])
+def test_a_stop_after_training_ends_before_the_next_stage(tmp_path, small_log, quick, after):
+    out = tmp_path / "run"
+    reached = {"training": out / "checkpoints" / "step-00000030", "bundle": out / "manifest.json"}[after]
+    asked = []
+
+    def stop():
+        asked.append(reached.exists())
+        return asked[-1]
+
+    with pytest.raises(TrainingError, match=r"train\.interrupted stopped: (training is saved|the bundle)") as caught:
+        run(small_log, quick, out, should_stop=stop)
+    assert caught.value.exit_code == 143
+    assert (out / "bundle").exists() == (after == "bundle")
+    assert not (out / "evaluation.json").exists()
+    resumed = run(small_log, quick, out, resume=True)
+    whole = run(small_log, quick, tmp_path / "whole")
+    assert resumed.bundle == whole.bundle
+    for name in ("manifest.json", "metrics.jsonl", "evaluation.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_what_is_not_finite_stops_and_leaves_no_trace_once_it_is_finite(tmp_path, small_log, quick, monkeypatch):
+    whole = run(small_log, quick, tmp_path / "whole")
+    step, calls = TrainingStep.__call__, []
+
+    def poisoned(self, batch, number):
+        calls.append(number)
+        if number == 20:
+            batch = replace(batch, click=batch.click * float("nan"))
+        return step(self, batch, number)
+
+    monkeypatch.setattr(TrainingStep, "__call__", poisoned)
+    with pytest.raises(
+        TrainingError, match=r"train\.non_finite .* epoch 1, step 20 .* 256 times .* for example"
+    ) as caught:
+        run(small_log, quick, tmp_path / "run")
+    assert caught.value.exit_code == 70
+    assert calls == list(range(21))
+    left = files.read_json(tmp_path / "run" / "non_finite.json")
+    assert (left["step"], len(left["exposure_ids"]), left["batch"]["rows"]) == (20, 256, 256)
+    monkeypatch.undo()
+    healed = run(small_log, quick, tmp_path / "run", resume=True)
+    assert healed.bundle == whole.bundle
+    assert not (tmp_path / "run" / "non_finite.json").exists()
+    assert files.read_manifest(healed.path).hash == files.read_manifest(whole.path).hash
+
+
+def test_a_learning_rate_that_explodes_stops(tmp_path, small_log, quick):
+    wild = replace(quick, training=replace(quick.training, learning_rate=1e30))
+    with pytest.raises(TrainingError, match=r"train\.non_finite"):
+        run(small_log, wild, tmp_path / "run")
+
+
+def test_resume_on_another_log_is_refused(tmp_path, small_log, quick, raw_table, small_schema):
+    run(small_log, quick, tmp_path / "run")
+    source = open_source((), train=raw_table.slice(0, 4000), valid=raw_table.slice(4000), schema=small_schema)
+    other = prepare(source, tmp_path / "other", PrepareOptions(min_count=1))
+    with pytest.raises(ConfigError, match=r"ckpt\.incompatible .* \| log ") as caught:
+        run(other, quick, tmp_path / "run", resume=True, allow_config_change=["log"])
+    assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_is_passed_over_and_the_hash_is_the_same(tmp_path, small_log, quick, damage):
+    whole = run(small_log, quick, tmp_path / "run")
+    (whole.path / "manifest.json").unlink()  # as killed before the end
+    damaged = whole.path / "checkpoints" / "step-00000030" / "tensors.safetensors"
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    {
+        "flip": lambda: damaged.write_bytes(data),
+        "truncate": lambda: damaged.write_bytes(data[:-9]),
+        "remove": damaged.unlink,
+    }[damage]()
+    resumed = run(small_log, quick, whole.path, resume=True)
+    assert [(note.code, "step-00000030" in note.where) for note in resumed.notes] == [("ckpt.fell_back", True)]
+    assert resumed.bundle == whole.bundle
+    (whole.path / "manifest.json").unlink()
+    for place in (whole.path / "checkpoints").iterdir():
+        (place / "state.json").write_text("{}")
+    with pytest.raises(DataError, match=r"ckpt\.corrupt .*\n.*step-00000030/state\.json") as caught:
+        run(small_log, quick, whole.path, resume=True)
+    assert caught.value.exit_code == 65
+
+
 @pytest.mark.parametrize("option", ["resume", "force", "neither"])
 def test_a_second_trainer_is_refused(tmp_path, small_log, quick, option):
     (tmp_path / "run").mkdir()
@@ -132,6 +289,9 @@ def test_a_second_trainer_is_refused(tmp_path, small_log, quick, option):
     with files.lock(tmp_path / "run"), pytest.raises(LockedError) as caught:
         run(small_log, quick, tmp_path / "run", **options)
     assert caught.value.exit_code == 75
+    assert re.search(
+        rf"lock\.held .*pid {os.getpid()} on {re.escape(platform.node())} since \d{{4}}-", str(caught.value)
+    )
 
 
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, small_log):
@@ -147,9 +307,6 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, small_log):
 def barren_log(tmp_path_factory, raw_table, small_schema):
     """A log without a conversion."""
     import pyarrow as pa
-
-    from postclick.data.prepare import PrepareOptions, prepare
-    from postclick.data.sources.opening import open_source
 
     place = raw_table.schema.get_field_index("conversion")
     table = raw_table.set_column(place, "conversion", pa.array(np.zeros(len(raw_table), np.int8)))

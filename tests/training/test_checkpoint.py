@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from postclick import files
-from postclick.errors import DataError, StorageError
+from postclick.errors import ConfigError, DataError, StorageError
 from postclick.training.checkpoint import CheckpointFolder, write_tensors
 
 TENSORS = {
@@ -144,10 +144,47 @@ def test_a_failing_disk_leaves_the_last_good_one(tmp_path: Path, fail_at: int) -
     assert (found.step, found.notes) == (10, ())
 
 
+def test_a_failing_removal_of_the_oldest_leaves_the_new_one(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 5, 10)
+    with files.swap_operations(_FailingDisk(11)), pytest.raises(StorageError):
+        folder.save(15, {"w": torch.ones(3)}, {})
+    found = folder.load()
+    assert found is not None
+    assert (found.step, found.notes) == (15, ())
+    assert [place.name for place in folder._places()] == ["step-00000005", "step-00000010", "step-00000015"]
+
+
 def test_a_disk_that_fails_later_does_not_matter(tmp_path: Path) -> None:
     folder = saved(tmp_path, 5, 10)
-    with files.swap_operations(_FailingDisk(11)):
+    with files.swap_operations(_FailingDisk(12)):
         folder.save(15, {"w": torch.ones(3)}, {})
     found = folder.load()
     assert found is not None
     assert found.step == 15
+
+
+def test_a_step_that_is_saved_is_not_taken_away_to_save_it_again(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 5)
+    with files.swap_operations(_FailingDisk(1)):
+        assert folder.save(5, {"w": torch.full((3,), 5.0)}, {}) == folder.path / "step-00000005"
+
+
+def test_what_a_kill_left_is_removed_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 5)
+    for name in (".step-00000010.a1b2.partial", ".step-00000001.77.old"):
+        (folder.path / name).mkdir()
+        (folder.path / name / "tensors.safetensors").write_bytes(b"half")
+    (folder.path / ".notes").write_text("mine")
+    assert folder.load() is not None
+    assert sorted(place.name for place in folder.path.iterdir()) == [".notes", "step-00000005"]
+
+
+def test_a_checkpoint_of_another_format_is_refused_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved(tmp_path, 5)
+    monkeypatch.setattr("postclick.training.checkpoint.FORMAT", 2)
+    folder.save(10, {"w": torch.ones(3)}, {})
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match=r"ckpt\.incompatible .*format 2, this postclick reads 1") as caught:
+        folder.load()
+    assert caught.value.exit_code == 78
+    assert (folder.path / "step-00000010").is_dir()

@@ -15,6 +15,7 @@ from postclick.errors import ConfigError, TrainingError
 from postclick.models.scoring import score
 from postclick.training.config import TrainingConfig
 from postclick.training.loop import check_points, train
+from postclick.training.step import TrainingStep
 from postclick.training.stopping import validation_losses
 
 Build = Callable[..., Any]
@@ -208,6 +209,36 @@ def test_a_loss_that_is_not_finite_names_step_and_ids(build: Build, log: Exposur
     train(healthy, log, CONFIG, seed=0, folder=tmp_path, resume=True)
     train(whole, log, CONFIG, seed=0)
     assert equal(weights(healthy), weights(whole))
+
+
+def test_a_validation_loss_that_is_not_finite_stops_too(
+    build: Build, log: ExposureLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = iter([1.0, 0.9, 0.8, float("nan")])
+    monkeypatch.setattr("postclick.training.loop.validation_losses", lambda *_: {"logloss": next(checks)})
+    with pytest.raises(TrainingError, match=r"train\.non_finite the validation loss .* epoch 1, step 19") as caught:
+        train(build(), log, CONFIG, seed=0, folder=tmp_path)
+    assert caught.value.exit_code == 70
+    assert sorted(place.name for place in (tmp_path / "checkpoints").iterdir()) == ["step-00000010", "step-00000015"]
+
+
+def test_what_an_accelerator_finds_late_is_found_before_it_is_saved(
+    build: Build, log: ExposureLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingStep, "_finite", late_finite)
+    model = build()
+    model.poison_at = 6
+    with pytest.raises(TrainingError, match="epoch 0, step 6"):
+        train(model, log, replace(CONFIG, checkpoint_steps=4), seed=0, folder=tmp_path)
+    assert sorted(place.name for place in (tmp_path / "checkpoints").iterdir()) == ["step-00000004", "step-00000005"]
+    assert json.loads((tmp_path / "non_finite.json").read_text())["terms"]["ctr"] is None
+
+
+def late_finite(step: TrainingStep, value: torch.Tensor, number: int) -> bool:
+    """As on CUDA: note it, go on, ask later."""
+    if not torch.isfinite(value):
+        step._first_bad.fill_(min(int(step._first_bad), number))
+    return True
 
 
 @pytest.mark.parametrize(

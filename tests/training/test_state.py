@@ -73,6 +73,26 @@ def test_another_training_is_refused_field_by_field(build: Build) -> None:
     assert "--allow-config-change max_epochs" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("release", "other", "fits"),
+    [("1.4.2", "1.9", True), ("1.9", "2.0", False), ("0.3.1", "0.3.2", True), ("0.3", "0.4", False)],
+)
+def test_code_that_may_give_other_numbers_is_refused(
+    build: Build, monkeypatch: pytest.MonkeyPatch, release: str, other: str, fits: bool
+) -> None:
+    model = build()
+    monkeypatch.setattr("postclick.training.state.version", lambda _: release)
+    then = identity(model, "aaa", CONFIG, 0)
+    monkeypatch.setattr("postclick.training.state.version", lambda _: other)
+    now = identity(model, "aaa", CONFIG, 0)
+    if fits:
+        check_compatible(now, then)
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_compatible(now, then)
+    assert [finding.where for finding in caught.value.findings] == ["code"]
+
+
 @pytest.mark.parametrize("name", ["max_epochs", "training.max_epochs"])
 def test_safe_settings_may_change_where_named(build: Build, name: str) -> None:
     model = build()

@@ -13,7 +13,7 @@ import torch
 from postclick import files
 from postclick.bundle.header import Header
 from postclick.bundle.reading import Contents, read_contents
-from postclick.bundle.scorer import served_scores
+from postclick.bundle.serving import served_scores
 from postclick.bundle.weights import load_weights, owned, write_weights
 from postclick.calibration import Calibration
 from postclick.data.arrays import Exposures
@@ -73,7 +73,7 @@ class Bundle:
         TrustError
             ``bundle.unsafe_format``, ``bundle.tampered``, ``bundle.malformed`` (exit 77).
         BundleError
-            ``bundle.version``: a newer format or an unknown system (exit 78).
+            ``bundle.version``: a newer format, an unknown system, or no encoder in it (exit 78).
         InputMissingError
             Nothing there, or a folder of another kind (exit 66).
         """
@@ -120,6 +120,10 @@ def _encoder(contents: Contents, schema: Schema, table_rows: int) -> Encoder:
     held = {
         name.removeprefix(_VOCABULARY): data for name, data in contents.files.items() if name.startswith(_VOCABULARY)
     }
+    if not held:
+        what = "the bundle holds no encoder (vocabulary/), which this postclick needs to score raw rows"
+        finding = Finding("bundle.version", what, str(contents.path), fix="write it again with this version")
+        raise BundleError(finding, exit_code=ExitCode.CONFIG)
     try:
         encoder = Encoder.load(contents.path / _VOCABULARY, schema, held)
         _check_rows(encoder.vocabulary, table_rows)

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from postclick.bundle.header import Constant
-from postclick.calibration import Calibration
-from postclick.calibration.calibration import compose
+from postclick.bundle.bundle import Bundle
+from postclick.bundle.serving import served_scores
 from postclick.data.arrays import Exposures
 from postclick.data.encode import EncodeCounts
 from postclick.data.scores import Scores
-from postclick.models.base import ConversionModel
-from postclick.models.scoring import score
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from postclick.bundle.bundle import Bundle
-
-__all__ = ["ScoredTable", "Scorer", "apply_constants", "served_scores"]
+__all__ = ["ScoredTable", "Scorer"]
 
 
 @dataclass(frozen=True)
@@ -39,28 +31,6 @@ class ScoredTable:
 
     scores: Scores
     counts: EncodeCounts
-
-
-def apply_constants(scores: Scores, constants: Mapping[str, Constant]) -> Scores:
-    """Put the constant priors in place of their heads and recompute what follows from them."""
-    present = {head: constant.odds for head, constant in constants.items() if head in scores.odds}
-    if not present:
-        return scores
-    odds = dict(scores.odds) | {head: np.full(len(scores), value) for head, value in present.items()}
-    return compose(replace(scores, odds=odds))
-
-
-def served_scores(
-    model: ConversionModel,
-    exposures: Exposures,
-    constants: Mapping[str, Constant],
-    calibration: Calibration,
-    *,
-    batch_size: int,
-) -> Scores:
-    """Return scores as served: the network's, constant priors in place, calibrated."""
-    raw = score(model, exposures, batch_size=batch_size)
-    return calibration.apply(apply_constants(raw, constants))
 
 
 class Scorer:

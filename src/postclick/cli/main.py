@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -74,8 +75,9 @@ def call(arguments: Sequence[str]) -> int:
     except PostclickError as error:
         return _report(error, as_json)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return ExitCode.INTERRUPTED
+        code = ExitCode.INTERRUPTED
+    except _Terminated:
+        code = ExitCode.TERMINATED
     except BrokenPipeError:
         return _reader_gone()
     except OSError as error:
@@ -84,6 +86,8 @@ def call(arguments: Sequence[str]) -> int:
         return ExitCode.OK if not error.code else _reader_gone()
     except Exception as error:
         return _report(_translated(error), as_json)
+    if code in {ExitCode.INTERRUPTED, ExitCode.TERMINATED}:  # typer, too, answers Ctrl-C with the former
+        print("interrupted", file=sys.stderr)
     return code if isinstance(code, int) else ExitCode.OK
 
 
@@ -119,7 +123,9 @@ def _report(error: PostclickError, as_json: bool) -> int:
             for finding in error.findings
         ]
         body = {"error": {"code": error.code, "exit_code": int(error.exit_code), "findings": findings}}
-        print(json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False))
+        from postclick.cli.output import json_text
+
+        print(json_text(body))
     return int(error.exit_code)
 
 
@@ -129,6 +135,23 @@ def _reader_gone() -> int:
     return ExitCode.IO
 
 
+class _Terminated(BaseException):
+    """SIGTERM, as an exception: half-made outputs are taken away on the way out, as with Ctrl-C."""
+
+
+def _terminate(owner: int, number: int) -> None:
+    if os.getpid() != owner:  # a forked worker has nothing to take away
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    raise _Terminated
+
+
 def main() -> None:
     """Run the command line of this process."""
+    owner = os.getpid()
+
+    def terminate(number: int, _frame: FrameType | None) -> None:
+        _terminate(owner, number)
+
+    signal.signal(signal.SIGTERM, terminate)
     sys.exit(call(sys.argv[1:]))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from postclick import files, progress
 from postclick.bundle import Bundle, Scorer
 from postclick.data.arrays import Labels
+from postclick.data.audit import UNSEEN_ALERT
 from postclick.data.log import ExposureLog, LogSplit
 from postclick.data.scores import Scores
 from postclick.errors import ConfigError, Finding, InputMissingError, nearest
@@ -158,7 +159,15 @@ def _counted(bundle: Bundle, scores: Scores, table_rows: NDArray[np.int32]) -> t
     unknown = {name: float(share) for name, share in zip(names, shares, strict=True)}
     above = int((scores.odds["ctcvr"] > scores.odds["ctr"]).sum())
     ledger = {"unknown_row_share": unknown, "ctcvr_above_ctr": above}
-    return ledger, list(_sentences(bundle, scores, above))
+    unseen = [_unseen(name, share) for name, share in unknown.items() if share > UNSEEN_ALERT]
+    return ledger, [*unseen, *_sentences(bundle, scores, above)]
+
+
+def _unseen(name: str, share: float) -> str:
+    """Warn of a field (D12); a log does not tell missing values from unseen ones."""
+    what = f"{share:.1%} of the values of {name!r} are missing or were not seen in training"
+    fix = "train again on newer rows, or check that the column holds what it held in training"
+    return str(Finding("data.unseen", what, name, fix=fix))
 
 
 def _sentences(bundle: Bundle, scores: Scores, above: int) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 import tomllib
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from postclick import files
 from postclick.bundle import Header, write_bundle
 from postclick.bundle.header import Constant, installed_versions
 from postclick.bundle.reading import read_contents
-from postclick.bundle.scorer import apply_constants
+from postclick.bundle.serving import apply_constants
 from postclick.calibration import Calibration
 from postclick.data.arrays import Exposures
 from postclick.data.log import ExposureLog
@@ -33,13 +32,14 @@ from postclick.run.config import RunConfig, differences, read_toml
 from postclick.run.constants import constant_heads
 from postclick.run.unknown_rows import fill_unknown
 from postclick.training.loop import TrainingResult, train
+from postclick.training.non_finite import NON_FINITE
 from postclick.training.seeding import seed_torch
 
 __all__ = ["RunResult", "run"]
 
 CONFIG, METRICS, EVALUATION = "config.toml", "metrics.jsonl", "evaluation.json"
 _LOCK = ".lock"
-_UNHASHED = ("checkpoints/", EVALUATION, "non_finite.json")
+_UNHASHED = ("checkpoints/", EVALUATION, NON_FINITE)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ def run(
     allow_config_change
         Training settings that may differ from those the run was started with.
     should_stop
-        Asked after each step; True saves a checkpoint and ends the run with ``train.interrupted`` (exit 143).
+        Asked after each step, before the bundle and before the evaluation; True leaves what is done saved and ends the
+        run with ``train.interrupted`` (exit 143).
 
     Raises
     ------
@@ -130,17 +131,19 @@ def run(
     constants = _preflight(log, config, allow_degenerate)
     _claim(out)
     with files.lock(out):
+        files.sweep(out)
         if not resume:
             _make_room(out, force=force)
         started = _settle_config(out, config, log, allow_config_change)
         if started and (out / files.MANIFEST).is_file():
             return _finished(out, log)
-        job = _Job(log, config, out, device, constants)
+        job = _Job(log, config, out, device, constants, should_stop)
         began, at = time.monotonic(), time.strftime("%FT%T%z")
-        training, bundle = job.make(resume, tuple(allow_config_change), should_stop)
+        training, bundle = job.make(resume, tuple(allow_config_change))
         _record(out, device, at, time.monotonic() - began, training.steps)
         files.write_manifest(out, "run", exclude=lambda name: name.startswith(_UNHASHED))
-    return RunResult(out, bundle, log.hash, training, _evaluate(out, log), training.notes)
+        job.go_on("the bundle is written, the evaluation is not")
+        return RunResult(out, bundle, log.hash, training, _evaluate(out, log), training.notes)
 
 
 def _device(asked: str) -> torch.device:
@@ -163,31 +166,35 @@ def _preflight(log: ExposureLog, config: RunConfig, allow_degenerate: bool) -> d
 
 def _claim(out: Path) -> None:
     """Make the folder, or refuse one that is somebody else's: it is never written to, not even a lock."""
-    if out.exists() and not (out.is_dir() and (CONFIG in _content(out) or not _content(out))):
-        finding = Finding("io.exists", "not a RUN folder, so it is not touched", str(out), fix="choose another --out")
-        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        foreign = out.exists() and not (out.is_dir() and (CONFIG in _content(out) or not _content(out)))
+        if not foreign:
+            out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         fix = "choose a folder that exists and can be written"
         finding = Finding("io.cannot_create", str(error), str(out), fix=fix)
         raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE) from error
+    if foreign:
+        finding = Finding("io.exists", "not a RUN folder, so it is not touched", str(out), fix="choose another --out")
+        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
 
 
 def _content(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()} - {_LOCK}
+    """Return the names that count: neither the lock nor what a process killed in its first moment left."""
+    return {entry.name for entry in folder.iterdir()} - {_LOCK} - {path.name for path in files.leftovers(folder)}
 
 
 def _make_room(out: Path, *, force: bool) -> None:
     """Refuse a RUN that is there, or remove it; the lock is held, so nobody works on it."""
-    if _content(out):
-        files.check_free(out, force=force)
-    for name in _content(out):
-        entry = out / name
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    content = _content(out)
+    if content and not force:
+        fix = "go on with --resume, choose another --out, or replace it with --force"
+        finding = Finding("io.exists", "the output exists already", str(out), fix=fix)
+        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
+    # cut off in between, it must not look complete, and must still be known as a RUN
+    first, last = content & {files.MANIFEST}, content & {CONFIG}
+    for name in (*first, *sorted(content - first - last), *last):
+        files.discard(out / name)
 
 
 def _settle_config(out: Path, config: RunConfig, log: ExposureLog, allowed: Sequence[str]) -> bool:
@@ -219,16 +226,22 @@ class _Job:
     out: Path
     device: torch.device
     constants: dict[str, Constant]
+    should_stop: Callable[[], bool] | None
 
-    def make(
-        self, resume: bool, allow_change: tuple[str, ...], should_stop: Callable[[], bool] | None
-    ) -> tuple[TrainingResult, str]:
+    def go_on(self, done: str, *, stop: bool = False) -> None:
+        """End the run here, saved, where it was asked to stop; `done` says how far it came."""
+        if stop or (self.should_stop is not None and self.should_stop()):
+            finding = Finding("train.interrupted", f"stopped: {done}", str(self.out), fix="go on with --resume")
+            raise TrainingError(finding, exit_code=ExitCode.TERMINATED)
+
+    def make(self, resume: bool, allow_change: tuple[str, ...]) -> tuple[TrainingResult, str]:
         """Train, calibrate, write the bundle; PyTorch's random state stays the caller's. Returns the bundle's hash."""
         with torch.random.fork_rng(devices=[torch.cuda.current_device()] if self.device.type == "cuda" else []):
             seed_torch(self.config.seed, "model")
             model = build(self.config.system, self.log.spec, self.config.arguments)
             # a resumed training reports its earlier checks again, so the file is the same as without the cut
-            (self.out / METRICS).unlink(missing_ok=True)
+            for name in (METRICS, NON_FINITE):
+                (self.out / name).unlink(missing_ok=True)
             result = train(
                 model,
                 self.log,
@@ -238,13 +251,10 @@ class _Job:
                 folder=self.out,
                 resume=resume,
                 on_check=partial(files.append_json_line, self.out / METRICS),
-                should_stop=should_stop,
+                should_stop=self.should_stop,
                 allow_change=allow_change,
             )
-        if result.interrupted:
-            where = str(self.out)
-            finding = Finding("train.interrupted", "training was stopped and saved", where, fix="go on with --resume")
-            raise TrainingError(finding, exit_code=ExitCode.TERMINATED)
+        self.go_on(f"training is saved after {result.steps} steps", stop=result.interrupted)
         fill_unknown(model, Vocabulary.load(self.log.path / "vocabulary"), result.touched_rows)
         return result, self.bundle(model)
 

@@ -9,8 +9,7 @@ with a note. Nothing in it is code, so it can be read without trusting it.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from postclick import files
-from postclick.errors import DataError, Finding, PostclickError
+from postclick.errors import ConfigError, DataError, Finding, InputMissingError
 
 __all__ = ["FORMAT", "Checkpoint", "CheckpointFolder", "write_tensors"]
 
@@ -110,58 +109,62 @@ class CheckpointFolder:
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
         """Write a checkpoint, then remove all but the last two.
 
+        A step that has its checkpoint is left alone: to replace it would take it away for a moment.
+
         Raises
         ------
         StorageError
             The disk failed; the checkpoints before stay as they are.
         """
         target = self.path / f"step-{step:08d}"
-        with files.new_folder(target, _KIND, force=True) as scratch:
+        if target in self._places():
+            return target
+        with files.new_folder(target, _KIND) as scratch:
             with files.create(scratch / _TENSORS, private=True) as handle:
                 write_tensors(handle, tensors)
             text = json.dumps({"format": FORMAT, "step": step, **state}, sort_keys=True, allow_nan=False)
             files.write_bytes(scratch / _STATE, text.encode() + b"\n", private=True)
         for old in self._places()[:-KEEP]:
-            shutil.rmtree(old)
+            files.discard(old)
         return target
 
     def clear(self) -> None:
         """Remove every checkpoint: a training that starts anew must not fall back to another one's."""
         if self.path.exists():
-            shutil.rmtree(self.path)
+            files.discard(self.path)
 
     def load(self) -> Checkpoint | None:
         """Read the newest whole checkpoint; None where there is none at all.
 
-        Damaged ones, and what a kill left half-made, are removed once a whole one is found.
+        What a kill left half-made is removed, and damaged ones once a whole one is found.
 
         Raises
         ------
         DataError
             ``ckpt.corrupt``: there are some, and none is whole; names the files that differ.
+        ConfigError
+            ``ckpt.incompatible``: it has another format; it stays as it is.
         """
+        if self.path.exists():
+            files.sweep(self.path)
         problems: list[Finding] = []
         damaged: list[Path] = []
         for place in reversed(self._places()):
             try:
                 tensors, state = _read(place)
-            except PostclickError as error:
+            except (DataError, InputMissingError) as error:
                 problems += error.findings
                 damaged.append(place)
                 continue
             notes = tuple(_fell_back(bad, place) for bad in damaged)
-            for leftover in (*damaged, *self._leftovers()):
-                shutil.rmtree(leftover)
+            for bad in damaged:
+                files.discard(bad)
             return Checkpoint(int(state["step"]), tensors, state, notes)
         if problems:
-            fix = "train again without --resume"
+            fix = "train anew with --force"
             what = "no checkpoint of this run is whole"
             raise DataError(Finding("ckpt.corrupt", what, str(self.path), count=len(damaged), fix=fix), *problems)
         return None
-
-    def _leftovers(self) -> Iterator[Path]:
-        for pattern in (".step-*.partial", ".step-*.old"):
-            yield from (place for place in self.path.glob(pattern) if place.is_dir())
 
 
 def _fell_back(bad: Path, good: Path) -> Finding:
@@ -175,6 +178,7 @@ def _read(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     files.verify(place, files.read_manifest(place, _KIND))
     state: dict[str, Any] = files.read_json(place / _STATE)
     if state.get("format") != FORMAT:
-        what = f"format {state.get('format')!r}, this version reads {FORMAT}"
-        raise DataError(Finding("ckpt.corrupt", what, str(place / _STATE)))
+        what = f"the checkpoint has format {state.get('format')!r}, this postclick reads {FORMAT}"
+        fix = "resume with the version that wrote it, or train anew with --force"
+        raise ConfigError(Finding("ckpt.incompatible", what, str(place / _STATE), fix=fix))
     return load_file(place / _TENSORS), state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from postclick import files, progress
+from postclick import progress
 from postclick.data.arrays import Exposures
 from postclick.data.batches import TrainingRows
 from postclick.data.log import ExposureLog
@@ -23,6 +24,7 @@ from postclick.models.scoring import score
 from postclick.nn.embedding import use_sparse_gradients
 from postclick.training.checkpoint import CheckpointFolder
 from postclick.training.config import TrainingConfig
+from postclick.training.non_finite import not_finite
 from postclick.training.rows import TouchedRows, drop_ids
 from postclick.training.seeding import derived_seed, reproducible, seed_torch
 from postclick.training.state import TrainingState, check_compatible, identity
@@ -252,15 +254,15 @@ class _Session:
     def _check(self, on_check: OnCheck | None) -> None:
         """Validate, note the numbers, remember the best."""
         state, counters = self.state, self.state.counters
-        bad = state.step.first_bad
-        if bad is not None:
-            raise self._not_finite(bad)
+        self._require_finite()
         terms, diagnostics = state.step.means()
         losses: dict[str, float] = {}
         best = False
         if self.valid is not None and self.valid.labels is not None:
             scores = score(self.model, self.valid, device=self.device)
             losses = validation_losses(scores, self.valid.labels, self.model.observed)
+            if not all(map(math.isfinite, losses.values())):
+                raise self._not_finite(counters.step - 1, "the validation loss is NaN or infinite after")
             best = state.stopping.update(losses[self.config.stop_on], counters.epoch, counters.step)
             if best:
                 state.remember_best()
@@ -283,25 +285,22 @@ class _Session:
     def _save(self) -> None:
         if self.checkpoints is None:
             return
+        self._require_finite()
         state = self.state
         extra = {"identity": self._identity(), "threads": torch.get_num_threads()}
         self.checkpoints.save(state.counters.step, state.tensors(), {**state.counts(), **extra})
 
-    def _not_finite(self, step: int) -> TrainingError:
-        """Return the error for a step (from 0) with its batch's exposure ids, which are also left in the folder."""
+    def _require_finite(self) -> None:
+        """Stop at the first step that was not finite; on an accelerator this is where it comes to light."""
+        bad = self.state.step.first_bad
+        if bad is not None:
+            raise self._not_finite(bad)
+
+    def _not_finite(self, step: int, what: str = "the loss or a gradient is NaN or infinite in") -> TrainingError:
+        """Return the error for a step (from 0), whose batch is drawn again to name it."""
         epoch, batch = divmod(step, self.batches)
         exposures: Exposures = next(iter(self._batches(epoch, batch)))
-        labels = exposures.labels
-        # ids that are text are not carried through the batches; epoch, step and seed still name the rows
-        ids = [] if labels is None or labels.exposure_id is None else labels.exposure_id.tolist()
-        terms, diagnostics = self.state.step.means()
-        if self.folder is not None:
-            body = {"epoch": epoch, "step": step, "exposure_ids": ids, "terms": terms, "diagnostics": diagnostics}
-            files.write_json(self.folder / "non_finite.json", body)
-        examples = tuple(str(identifier) for identifier in ids[:5])
-        what = f"the loss or a gradient is NaN or infinite in epoch {epoch}, step {step} (both from 0)"
-        fix = "look at these exposures; lower training.learning_rate; resume goes on from the last finite checkpoint"
-        return TrainingError(Finding("train.non_finite", what, "exposure_id", len(exposures), examples, fix))
+        return not_finite(what, epoch, step, exposures, self.state.step.means(), self.folder)
 
 
 def check_points(batches: int, checks: int) -> frozenset[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -123,15 +124,22 @@ def _set_random_states(states: Mapping[str, Tensor]) -> None:
 
 
 def identity(model: ConversionModel, log_hash: str, config: TrainingConfig, seed: int) -> dict[str, Any]:
-    """Return what must be equal for a checkpoint to fit: data, system, shapes, seed, settings."""
+    """Return what must be equal for a checkpoint to fit: data, system, shapes, seed, settings, and the code."""
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     return {
         "log": log_hash,
         "system": type(model).__name__,
         "shapes": shapes,
         "seed": seed,
+        "code": _code(version("postclick")),
         "training": plain(config),
     }
+
+
+def _code(release: str) -> str:
+    """Return the part of a version that stands for equal results: 1 of 1.4.2, and 0.3 of 0.3.1."""
+    major, minor = (*release.split("."), "0")[:2]
+    return f"0.{minor}" if major == "0" else major
 
 
 def check_compatible(now: Mapping[str, Any], then: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> None:
@@ -150,7 +158,9 @@ def check_compatible(now: Mapping[str, Any], then: Mapping[str, Any], allowed: t
         ``ckpt.incompatible``, one finding a difference.
     """
     problems = [
-        _differs(name, then.get(name), now[name]) for name in ("log", "system", "seed") if then.get(name) != now[name]
+        _differs(name, then.get(name), now[name])
+        for name in ("log", "system", "seed", "code")
+        if then.get(name) != now[name]
     ]
     problems += _diff("shapes", now["shapes"], then.get("shapes", {}))
     settings = _diff("training", now["training"], then.get("training", {}))
@@ -167,7 +177,7 @@ def _diff(where: str, now: Mapping[str, Any], then: Mapping[str, Any]) -> list[F
 
 def _differs(where: str, then: object, now: object) -> Finding:
     leaf = where.removeprefix("training.")
-    fix = "resume with the settings of the first run, or train anew without --resume"
+    fix = "resume with what the run was started with, or train anew with --force"
     if leaf in SAFE_TO_CHANGE:
         fix = f"pass --allow-config-change {leaf} to go on with the new value"
     return Finding("ckpt.incompatible", f"the checkpoint has {then!r}, this run {now!r}", where, fix=fix)

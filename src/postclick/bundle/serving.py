@@ -1,0 +1,40 @@
+"""From a network's scores to scores as served: constant priors put in, calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from postclick.bundle.header import Constant
+from postclick.calibration import Calibration
+from postclick.calibration.calibration import compose
+from postclick.data.arrays import Exposures
+from postclick.data.scores import Scores
+from postclick.models.base import ConversionModel
+from postclick.models.scoring import score
+
+__all__ = ["apply_constants", "served_scores"]
+
+
+def apply_constants(scores: Scores, constants: Mapping[str, Constant]) -> Scores:
+    """Put the constant priors in place of their heads and recompute what follows from them."""
+    present = {head: constant.odds for head, constant in constants.items() if head in scores.odds}
+    if not present:
+        return scores
+    odds = dict(scores.odds) | {head: np.full(len(scores), value) for head, value in present.items()}
+    return compose(replace(scores, odds=odds))
+
+
+def served_scores(
+    model: ConversionModel,
+    exposures: Exposures,
+    constants: Mapping[str, Constant],
+    calibration: Calibration,
+    *,
+    batch_size: int,
+) -> Scores:
+    """Return scores as served: the network's, constant priors in place, calibrated."""
+    raw = score(model, exposures, batch_size=batch_size)
+    return calibration.apply(apply_constants(raw, constants))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postclick import errors
-from postclick.errors import ExitCode, Finding, PostclickError, nearest, printable
+from postclick.errors import ExitCode, Finding, PostclickError, escaped, nearest, printable
 
 TREE = {
     "UsageError": ExitCode.USAGE,
@@ -106,6 +106,24 @@ def test_printable_text_is_safe_and_short(text: str, limit: int) -> None:
 )
 def test_control_and_direction_marks_are_escaped(raw: str, safe: str) -> None:
     assert printable(raw) == safe
+
+
+@given(st.text(max_size=100))
+def test_escaped_text_can_be_seen_and_means_the_same_in_toml(text: str) -> None:
+    import tomllib
+
+    import tomli_w
+
+    assert escaped(text).isprintable()
+    assert escaped(text, keep="\n").replace("\n", "").isprintable()
+    plain = {"key": text}
+    assert tomllib.loads(escaped(tomli_w.dumps(plain), keep="\n")) == plain
+
+
+def test_a_finding_escapes_all_of_its_parts() -> None:
+    finding = Finding("a.b", "what\u202e", "where\x1b", None, ("c\x00",), "fix\n")
+    assert str(finding).isprintable()
+    assert str(finding) == r"a.b what\u202e | where\x1b | for example c\x00 | fix\u000a"
 
 
 def test_long_text_is_cut() -> None:

@@ -86,6 +86,7 @@ def prepare(
     schema: Schema | str | Path | None = None,
     source: str | None = None,
     force: bool = False,
+    resume: bool = False,
     **options: Any,
 ) -> ExposureLog:
     """Turn raw rows into a LOG: the ``postclick prepare`` of Python.
@@ -104,6 +105,8 @@ def prepare(
         Key of the raw format; None finds it out.
     force
         Replace an existing LOG.
+    resume
+        Go on with what an interrupted preparation left.
     options
         ``fields`` and ``threshold`` of the source; ``split``, ``vocabulary``, ``min_count``, ``orphan_conversions``,
         ``max_reject_ratio``, ``allow_overlap`` of the preparation.
@@ -125,4 +128,4 @@ def prepare(
     chosen = preparing.PrepareOptions(**bind(preparing.PrepareOptions, options, where="prepare"))
     given = Schema.from_toml(schema) if isinstance(schema, str | Path) else schema
     opened = open_source(src, key=source, train=train, valid=valid, test=test, schema=given, **reading)
-    return preparing.prepare(opened, out, chosen, truth=world_truth(src), force=force)
+    return preparing.prepare(opened, out, chosen, truth=world_truth(src), force=force, resume=resume)

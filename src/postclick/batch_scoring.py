@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from postclick import files, progress
 from postclick.bundle import Bundle, Scorer
 from postclick.data.arrays import Exposures, Labels
+from postclick.data.audit import UNSEEN_ALERT
 from postclick.data.columns import column, ids
 from postclick.data.encode import EncodeCounts, FieldCounts
+from postclick.data.faults import placed
 from postclick.data.labels import row_number_ids
 from postclick.data.log import SPLITS, ExposureLog
 from postclick.data.scores import HEADS, Scores
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["UNSEEN_ALERT", "ScoreSummary", "open_for_scoring", "score_batches", "score_log", "score_source"]
-
-UNSEEN_ALERT = 0.1
-"""A field with a larger share of unseen values is warned of (TRUST D12)."""
 
 
 @dataclass(frozen=True)
@@ -246,13 +245,10 @@ def score_batches(scorer: Scorer, source: Source, keep: Sequence[str] = ()) -> I
         # numbered as `prepare` numbers files
         place = places.setdefault((piece.label, piece.path, piece.role), len(places))
         for batch in source.read(piece):
-            scored = scorer.score_table(batch.table)
-            yield _Scored(
-                _exposure_ids(batch, scorer.bundle.schema, place),
-                _kept(batch, keep),
-                scored.scores,
-                scored.counts,
-            )
+            with placed(batch.label, batch.first_row):
+                scored = scorer.score_table(batch.table)
+                found = _exposure_ids(batch, scorer.bundle.schema, place)
+            yield _Scored(found, _kept(batch, keep), scored.scores, scored.counts)
 
 
 def _exposure_ids(batch: SourceBatch, schema: Schema, place: int) -> pa.Array:

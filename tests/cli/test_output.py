@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from postclick import progress
-from postclick.cli.output import Output, number, table
+from postclick.cli.output import Output, json_text, number, table
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +67,11 @@ def test_the_first_columns_are_text_and_the_others_numbers() -> None:
 )
 def test_numbers(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_json_shows_every_character_and_means_the_same() -> None:
+    value = {"a\u202e": ["\x1b[31m", "\U000e0041", "\xa0", "é", "line\nbreak"]}
+    text = json_text(value, indent=2)
+    assert [char for char in text if not char.isprintable() and char != "\n"] == []
+    assert "é" in text
+    assert json.loads(text) == value

@@ -7,12 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from postclick.data.audit import AuditFacts, audit_body, audit_lines, refuse_leaks, verdicts
+from postclick.data.audit import AuditFacts, audit_body, audit_lines, verdicts
+from postclick.data.clock import TimeSpan
+from postclick.data.drift import Drift
 from postclick.data.encode import EncodeCounts, FieldCounts
+from postclick.data.leakage import FeatureAuc, refuse_leaks
 from postclick.data.ledger import Funnel, Ledger
-from postclick.data.sources.base import SourceProtocol
-from postclick.errors import DataError
-from postclick.schema import Columns, Schema, SparseFeature
+from postclick.data.row_sample import WeightTotals
+from postclick.data.sampled import SampleFacts
+from postclick.data.sources.base import SourceProtocol, ValueCounts
+from postclick.errors import DataError, Finding
+from postclick.schema import Columns, Schema, SequenceFeature, SparseFeature
 
 SOUND = AuditFacts(
     Schema((SparseFeature("f"),)),
@@ -84,3 +89,73 @@ def test_outcomes_among_the_features():
     with pytest.raises(DataError) as caught:
         refuse_leaks(schema)
     assert [finding.where for finding in caught.value.findings] == ["My_Label", "isBuy"]
+
+
+def facts_of(**changes) -> AuditFacts:
+    """A sound log with sampled facts."""
+    stable, large, some = (
+        Drift(psi, 0.01, word, (900, 800)) for psi, word in ((0.02, "stable"), (0.6, "large"), (0.2, "moderate"))
+    )
+    sampled = {
+        "quiet": SampleFacts(90, 90, {"f": {"click": FeatureAuc(0.9, 0.8, 90, 60)}}, {"train-test": {"f": stable}}),
+        "moved": SampleFacts(90, 90, {}, {"train-test": {"f": stable, "g": large, "h": some}}),
+        "leaky": SampleFacts(90, 90, {"f": {"click": FeatureAuc(1.0, 0.999, 90, 60)}}),
+        "heavy": SampleFacts(90, 90, weights={"train": WeightTotals(100, 100.0, 5_000.0)}),
+        "light": SampleFacts(90, 90, weights={"train": WeightTotals(100, 100.0, 100.0)}),
+        "hashed": SampleFacts(90, 90, collisions={"f": 0.5}),
+        "new": SampleFacts(90, 90, unseen={"early and late": {"f": 0.5}}),
+        "astray": SampleFacts(90, 90, span=TimeSpan(0, 100, 0, 50)),
+    }
+    if "sampled" in changes:
+        changes["sampled"] = sampled[changes["sampled"]]
+    return replace(SOUND, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"sampled": "quiet"}, [("note", "audit.drift")]),
+        ({"sampled": "moved"}, [("warning", "audit.drift"), ("note", "audit.drift")]),
+        ({"sampled": "leaky"}, [("stop", "data.leakage")]),
+        ({"sampled": "heavy"}, [("warning", "audit.weights")]),
+        ({"sampled": "light"}, [("note", "audit.weights")]),
+        ({"sampled": "hashed"}, [("note", "audit.collisions")]),
+        ({"sampled": "new"}, []),
+        ({"sampled": "new", "encoded": {}}, [("warning", "data.unseen")]),
+        ({"sampled": "astray"}, [("note", "audit.time"), ("warning", "data.time_order")]),
+        ({"table_rows": 1_000_000}, [("note", "audit.table")]),
+        ({"refusals": [Finding("data.weights", "a weight", "f:1:w")]}, [("stop", "data.weights")]),
+        ({"ledger": Ledger(9, {}, {"data.time_order": 4}), "strays": 1}, [("warning", "data.time_order")]),
+    ],
+)
+def test_what_the_sample_and_the_clocks_say(changes, wanted):
+    found = verdicts(facts_of(**changes))
+    assert [(verdict.level, verdict.code) for verdict in found if verdict.code != "audit.funnel"] == wanted
+
+
+def test_the_words_carry_the_numbers():
+    texts = {verdict.code: verdict.text for verdict in verdicts(facts_of(sampled="heavy", table_rows=1_000_000))}
+    assert texts["audit.weights"] == "train: the weights leave an effective sample of 2 of 100 rows (2 %)."
+    assert texts["audit.table"] == "the embedding table has 1,000,000 rows: 64.0 MB at size 16 in float32."
+    (moved, _) = (verdict for verdict in verdicts(facts_of(sampled="moved")) if verdict.code == "audit.drift")
+    assert moved.text.endswith("over 0.25) in g 0.60.")
+    body = audit_body(facts_of(sampled="leaky", refusals=[Finding("data.weights", "w")]))
+    assert json.loads(json.dumps(body, allow_nan=False)) == body
+    assert body["leakage"]["f"]["click"]["low"] == 0.999
+    assert audit_lines(body)[0].startswith("stop: prepare would stop: data.weights w")
+
+
+def test_sequences_that_lose_values_or_never_have_two():
+    schema = Schema((SequenceFeature("s", separator="|"), SparseFeature("f")))
+    ledger = Ledger(300, {"train": SOUND.ledger.kept["train"]}, values={"s": ValueCounts(120, 100, 15, 0, 5)})
+    counts = {"train": EncodeCounts(200, {"s": FieldCounts(150, 0, 50)})}
+    texts = [
+        v.text
+        for v in verdicts(replace(SOUND, schema=schema, ledger=ledger, encoded=counts))
+        if v.code == "data.multivalue"
+    ]
+    assert texts[0].startswith("s: 120 values in, 15 cut off, 5 rejected")
+    assert texts[1] == "s: no row has more than one value; is '|' its separator?"
+    counts = {"train": EncodeCounts(200, {"s": FieldCounts(151, 0, 50)})}
+    quiet = replace(SOUND, schema=schema, encoded=counts)
+    assert [v for v in verdicts(quiet) if v.code == "data.multivalue"] == []

@@ -42,7 +42,7 @@ def test_numbers_that_are_no_integers_are_no_ids():
 
 @pytest.mark.parametrize("array", [pa.array([1.0, 1e17]), pa.array([-(2.0**53)]), pa.array([2.0**24], pa.float32())])
 def test_ids_that_floating_point_cannot_hold_are_refused(array):
-    with pytest.raises(DataError, match=r"data\.lossy_cast.*\| f \| 1 time"):
+    with pytest.raises(DataError, match=r"data\.lossy_cast.*\| row \d:f \| 1 time"):
         ids(array, "f")
 
 
@@ -115,3 +115,31 @@ def test_missing_and_double_columns_are_named_together():
         "column 'x' occurs 2 times",
     ]
     assert "did you mean 'user_id'?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "words", "row"),
+    [
+        ([b"ok", None, b"\xff"], "not UTF-8", 2),
+        ([b"a\x00b", b"ok", b"c\x00"], "NUL character", 0),
+        ([b"ok", b"x" * 1_025], "longer than 1,024 bytes", 1),
+    ],
+)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()])
+def test_text_that_can_be_no_id_is_refused_with_its_row(values, words, row, kind):
+    array = pa.array(values, pa.binary() if kind in (pa.string(), pa.binary()) else pa.large_binary())
+    array = array.view(kind) if array.type != kind else array
+    for part, first in ((array, row), (pa.concat_arrays([array, array]).slice(len(values)), row)):
+        with pytest.raises(DataError, match=rf"data\.text .*{words} \| row {first}:f \|"):
+            ids(part, "f")
+
+
+def test_text_that_is_odd_but_sound_stays_as_it_is():
+    words = ["", "x" * 1_024, "\u202e", "\x1b[31m", "é", None]
+    assert ids(pa.array(words), "f")[0].to_pylist() == words
+    assert ids(pa.array(["a\x00", "b"]).slice(1), "f")[0].to_pylist() == ["b"]  # a fault of another slice
+
+
+def test_a_value_of_a_list_is_placed_in_its_row():
+    with pytest.raises(DataError, match=r"row 2:f"):
+        ids(pa.array(["a", "b", "c\x00"]), "f", np.array([1, 0, 2]))

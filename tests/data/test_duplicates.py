@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from postclick.data import duplicates
 from postclick.data.duplicates import find_duplicates
-from postclick.data.staging import StageTask, column_types, stage
+from postclick.data.staged import column_types
+from postclick.data.staging import StageTask, stage
 from postclick.schema import Columns, Schema, SparseFeature
 
 SCHEMA = Schema((SparseFeature("f"),), Columns(exposure_id="id"))

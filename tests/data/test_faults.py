@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
-from postclick.data.faults import REASONS, RowFaults, feature_faults, findings, merge_examples
+from postclick.data.faults import REASONS, RowFaults, feature_faults, findings, merge_examples, placed
+from postclick.errors import DataError, Finding
 from postclick.schema import DenseFeature, EmbeddingFeature, Schema, SequenceFeature
 
 
@@ -55,3 +57,27 @@ def test_numbers_that_are_not_finite():
     faults = RowFaults(7)
     feature_faults(batch, schema, faults)
     assert faults.faulty.tolist() == [True, False, True, True, True, True, False]
+
+
+def test_what_is_raised_over_a_batch_gets_its_file_and_row():
+    for where, wanted in (
+        ("row 3:price", "a.csv:13:price"),
+        ("price", "a.csv:price"),
+        ("", "a.csv"),
+        ("a.csv:7", "a.csv:7"),
+    ):
+        with pytest.raises(DataError) as caught, placed("a.csv", 10):
+            raise DataError(Finding("data.text", "what", where))
+        assert caught.value.findings[0].where == wanted
+
+
+def test_details_stand_with_their_reason():
+    (finding,) = findings({"data.duplicate_key": 3}, {}, {"data.duplicate_key": "2 equal, 1 other"})
+    assert finding.what.endswith("(2 equal, 1 other)")
+
+
+def test_weights_of_a_sequence_are_as_many_as_its_values():
+    schema = Schema((SequenceFeature("s", weights="w"),))
+    batch = pa.RecordBatch.from_pydict({"s": [[1], [1, 2]], "w": [[1.0], [1.0]]})
+    with pytest.raises(DataError, match=r"data\.multivalue .*\| row 1:w \|.*2 values with 1 weights"):
+        feature_faults(batch, schema, RowFaults(2))

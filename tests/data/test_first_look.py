@@ -26,7 +26,7 @@ ROWS = {
 
 
 def test_rows_labels_and_faults_are_counted() -> None:
-    ledger = first_look(TabularSource.open(Inputs(src=(pa.table(ROWS),)), schema=SCHEMA))
+    ledger = first_look(TabularSource.open(Inputs(src=(pa.table(ROWS),)), schema=SCHEMA)).ledger
     ledger.check()
     assert ledger.read == 8
     assert ledger.kept == {NOT_SPLIT: Funnel(rows=4, clicks=3, actions=2, conversions=1)}
@@ -42,7 +42,7 @@ def test_roles_are_kept_apart(tmp_path: Path) -> None:
     pq.write_table(pa.table(ROWS).slice(0, 3), tmp_path / "a.parquet")
     pq.write_table(pa.table(ROWS).slice(0, 1), tmp_path / "b.parquet")
     inputs = Inputs(train=(tmp_path / "a.parquet",), test=(tmp_path / "b.parquet",))
-    ledger = first_look(TabularSource.open(inputs, schema=SCHEMA))
+    ledger = first_look(TabularSource.open(inputs, schema=SCHEMA)).ledger
     assert {name: funnel.rows for name, funnel in ledger.kept.items()} == {"train": 3, "test": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "b.parquet"]
 

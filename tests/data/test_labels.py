@@ -121,18 +121,22 @@ def test_missing_times():
 
 
 def test_times_in_another_unit_or_none_are_refused():
-    with pytest.raises(DataError, match=r"data\.time_order.*'s'.*1 time.*time_unit"):
-        to_microseconds(pa.array([MICROSECONDS * 1000]), "s", "t")
+    _, faults = parse(
+        {"click": [0] * 3, "conversion": [0] * 3, "t": [MICROSECONDS * 1000, MICROSECONDS // 1_000_000, -(2**62)]},
+        {"time": "t"},
+    )
+    assert faults.counts() == {"data.time_order": 2}
+    assert faults.faulty.tolist() == [True, False, True]
     with pytest.raises(DataError, match="expected times"):
         to_microseconds(pa.array(["soon"]), "s", "t")
 
 
 def test_weights_and_propensities_out_of_range_are_refused():
     columns = {"click": [0] * 4, "conversion": [0] * 4, "w": [1.0, 0.0, np.nan, None], "p": [1.0, 1e-9, 1.1, 0.0]}
-    parsed, faults = parse(columns, {"sample_weight": "w", "propensity": "p"}, where="file")
+    parsed, faults = parse(columns, {"sample_weight": "w", "propensity": "p"})
     assert [(f.code, f.where, f.count) for f in parsed.refusals] == [
-        ("data.weights", "file:w", 3),
-        ("data.weights", "file:p", 2),
+        ("data.weights", "row 1:w", 3),
+        ("data.weights", "row 2:p", 2),
     ]
     assert not faults.any
     parsed, _ = parse(

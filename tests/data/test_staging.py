@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from postclick.data.labels import NO_ID
-from postclick.data.staging import StageTask, column_types, read_staged, stage, staged_labels
+from postclick.data.staged import column_types, read_staged, staged_labels
+from postclick.data.staging import StageTask, stage
 from postclick.errors import DataError
 from postclick.schema import Columns, DenseFeature, Schema, SequenceFeature, SparseFeature
 

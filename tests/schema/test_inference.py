@@ -148,3 +148,11 @@ def test_explain_says_every_column_and_why():
         "price       dense feature of the context  (numbers)",
     ]
     assert lines[6] == "3 features: 2 sparse, 1 dense, 0 sequence, 0 embedding"
+
+
+def test_ids_with_gaps_are_ids_though_they_come_as_floating_point():
+    click = [0, 1, 0, 1]
+    table = {"click": click, "conversion": click, "user_id": [1.0, 2.0, float("nan"), 7.0], "item_id": [0.5, 1, 2, 3]}
+    schema = Schema.infer(table | {"user_id": pa.array([1.0, 2.0, None, 7.0])})
+    assert schema.columns.user_id == "user_id"
+    assert schema.columns.item_id is None

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from postclick.errors import DataError, ExitCode, InputMissingError
+from postclick.schema.csv_text import csv_layout
 from postclick.schema.sampling import (
-    csv_layout,
     head,
     memory_table,
     raw_files,

@@ -62,15 +62,19 @@ def _world(path: Path) -> tuple[dict[str, Any], list[RenderableType]]:
 
 
 def _log(path: Path) -> tuple[dict[str, Any], list[RenderableType]]:
+    from postclick import files
     from postclick.cli.tables import ledger_parts
+    from postclick.data.audit import audit_lines
     from postclick.data.log import ExposureLog
 
     log = ExposureLog(path)
+    audit = files.read_json(path / "audit.json")
     value = {"ledger": log.ledger, "schema": log.schema.to_dict(), "simulated": (path / "truth.arrow").is_file()}
+    value["audit"] = audit
     kinds = ("sparse", "dense", "sequences", "embeddings")
     counts = ", ".join(f"{len(getattr(log.schema, kind))} {kind}" for kind in kinds if getattr(log.schema, kind))
     line = f"{len(log.schema.features)} features ({counts}); {log.spec.table_rows:,} rows in the embedding table"
-    return {**value, "table_rows": log.spec.table_rows}, [line, *ledger_parts(log.ledger)]
+    return {**value, "table_rows": log.spec.table_rows}, [line, *ledger_parts(log.ledger), *audit_lines(audit)]
 
 
 def _run(path: Path) -> tuple[dict[str, Any], list[RenderableType]]:
@@ -99,6 +103,7 @@ _FOLDERS = {"world": _world, "log": _log, "run": _run, "bundle": _bundle}
 def _raw(
     path: str, key: str | None, fields: str, threshold: float | None, schema: Path | None
 ) -> tuple[dict[str, Any], list[RenderableType]]:
+    from postclick.data.audit import audit_body, audit_lines
     from postclick.data.first_look import first_look
     from postclick.data.sources.opening import open_source
     from postclick.schema import Schema
@@ -107,15 +112,17 @@ def _raw(
     source = open_source(
         path, key=key, schema=Schema.from_toml(schema) if schema else None, fields=fields, threshold=threshold
     )
-    ledger = first_look(source)
+    facts = first_look(source)
+    audit = audit_body(facts)
     reasons = explain(source.schema, sample_table(path)).splitlines() if source.protocol.source == "tabular" else []
-    notes = [*reasons, *([""] if reasons else []), *ledger.lines(), *source.protocol.notes]
+    notes = [*reasons, *([""] if reasons else []), *facts.ledger.lines(), *audit_lines(audit)]
     comments = "\n".join(f"# {printable(note, 500)}".rstrip() for note in notes)
     value = {
         "schema": source.schema.to_dict(),
         "reasons": reasons,
-        "ledger": ledger.to_dict(),
+        "ledger": facts.ledger.to_dict(),
         "source": source.protocol.source,
         "notes": list(source.protocol.notes),
+        "audit": audit,
     }
     return value, [f"{comments}\n\n{source.schema.to_toml()}"]

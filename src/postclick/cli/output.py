@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from postclick.errors import printable
+from postclick.errors import escaped, printable
 from postclick.progress import set_quiet
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Output", "number", "table"]
+__all__ = ["Output", "json_text", "number", "table"]
 
 _PIPE_WIDTH = 140
 """Columns of a table that goes to a file: wide enough not to fold, the same on every machine."""
@@ -44,17 +44,30 @@ class Output:
     def result(self, value: Any, *parts: RenderableType) -> None:
         """Print the result: `value` as JSON, or `parts` for a person."""
         if self.as_json:
-            text = json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(json_text(_finite(value), indent=2) + "\n")
             return
         console = _console(stderr=False)
         for part in parts:
-            console.print(part, highlight=False, markup=False)
+            if isinstance(part, str):  # a line is a line: the comments of a schema must not break
+                console.print(escaped(part, keep="\n"), highlight=False, markup=False, soft_wrap=True)
+            else:
+                console.print(part, highlight=False, markup=False)
 
     def note(self, text: str) -> None:
         """Print a sentence that is not the result: what was inferred, what comes next."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            print(escaped(text, keep="\n"), file=sys.stderr)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return JSON in which every character can be seen: control and bidirectional marks are escaped."""
+    text = json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return "".join(_unit(char) if not (char.isprintable() or char == "\n") else char for char in text)
+
+
+def _unit(char: str) -> str:
+    """Return the JSON escape of one character, a surrogate pair beyond the first plane."""
+    return json.dumps(char)[1:-1]
 
 
 def _console(*, stderr: bool) -> Console:

@@ -59,6 +59,9 @@ def prepare(
     ] = Orphans.REJECT,
     max_reject_ratio: Annotated[float, typer.Option(help="Stop when a larger share of rows is rejected.")] = 0.001,
     allow_overlap: Annotated[bool, typer.Option("--allow-overlap", help="Let splits share keys; recorded.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what an interrupted run left; what changed is done again.")
+    ] = False,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -74,6 +77,7 @@ def prepare(
     from postclick import files
     from postclick.cli.tables import ledger_parts
     from postclick.data.audit import audit_lines
+    from postclick.data.partial import partial_folder
     from postclick.data.prepare import PrepareOptions
     from postclick.data.prepare import prepare as encode
     from postclick.data.sources.opening import open_source
@@ -97,7 +101,14 @@ def prepare(
         output.note(
             f"no --schema: this one was inferred; keep it in a file if it is right\n\n{opened.schema.to_toml()}"
         )
-    log = encode(opened, out, options, truth=truth, force=force)
+    left = partial_folder(out)
+    if left.is_dir():
+        output.note(f"going on with {left}" if resume else f"{left} of an interrupted run is done anew; see --resume")
+    try:
+        log = encode(opened, out, options, truth=truth, force=force, resume=resume)
+    except KeyboardInterrupt:
+        output.note(f"what is done is kept in {left}: run again with --resume")
+        raise
     audit = files.read_json(log.path / "audit.json")
     value = {"log": str(out), "hash": log.hash, "ledger": log.ledger, "audit": audit}
     output.result(value, *ledger_parts(log.ledger), *audit_lines(audit))

@@ -77,7 +77,7 @@ def _labels(world: World) -> Labels:
     for piece in source.pieces():
         for batch in source.read(piece):
             faults = RowFaults(batch.table.num_rows)
-            parsed = parse_labels(batch.table, source.schema, faults, where=batch.label).labels
+            parsed = parse_labels(batch.table, source.schema, faults).labels
             parts.append(parsed.take(~faults.faulty))
     names = ("click", "conversion", "exposure_id", "user_id")
     return Labels(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

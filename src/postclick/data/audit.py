@@ -9,27 +9,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from postclick.data.cardinality import table_bytes
+from postclick.data.clock import when
 from postclick.data.encode import EncodeCounts
 from postclick.data.ledger import Funnel, Ledger
+from postclick.data.sampled import SampleFacts
 from postclick.data.sources.base import SourceProtocol
-from postclick.errors import DataError, Finding
+from postclick.errors import Finding
 from postclick.schema import Schema
 
-__all__ = ["AuditFacts", "Verdict", "audit_body", "audit_lines", "refuse_leaks", "verdicts"]
+__all__ = ["UNSEEN_ALERT", "AuditFacts", "Verdict", "audit_body", "audit_lines", "verdicts"]
 
 AUDIT_FORMAT = 1
-_UNSEEN_ALERT = 0.2
+UNSEEN_ALERT = 0.1
+"""A field with a larger share of values that training did not see is warned of (D12)."""
 _ID_LIKE = 0.5
 _ID_LIKE_ROWS = 100
-_LEAKS = frozenset(
-    (
-        *("label", "target", "click", "clicked", "isclick", "clicklabel", "labelclick", "ctrlabel", "clicktime"),
-        *("conversion", "converted", "isconversion", "conversionlabel", "labelconversion", "conversiontime"),
-        *("cvrlabel", "ctcvr", "ctcvrlabel", "buy", "bought", "isbuy", "buytime", "ispaid", "paytime", "ordertime"),
-        *("purchase", "purchased", "ispurchase", "purchasetime"),
-    )
-)
-"""Names, letters and digits alone, that say what happened after the exposure."""
+_FEW_EFFECTIVE = 0.1
+_SHOWN = 5
+_ORDER = {"stop": 0, "warning": 1, "note": 2}
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,14 @@ class Verdict:
     Parameters
     ----------
     level
-        ``note`` or ``warning``.
+        ``note``, ``warning``, or ``stop`` for what `prepare` refuses.
     code
         Stable name.
     text
         The sentence.
     """
 
-    level: Literal["note", "warning"]
+    level: Literal["note", "warning", "stop"]
     code: str
     text: str
 
@@ -77,6 +75,14 @@ class AuditFacts:
         Files without rows.
     orphan_conversions
         The policy.
+    sampled
+        What the sample of rows says, or None.
+    strays
+        Rows rejected because their time lies far from all others.
+    table_rows
+        Rows of the embedding table, where there is one.
+    refusals
+        What `prepare` would stop for.
     """
 
     schema: Schema
@@ -89,27 +95,10 @@ class AuditFacts:
     distinct: Mapping[str, int] = field(default_factory=dict)
     empty_files: Sequence[str] = ()
     orphan_conversions: str = "reject"
-
-
-def _plain(name: str) -> str:
-    return "".join(char for char in name.casefold() if char.isalnum())
-
-
-def refuse_leaks(schema: Schema) -> None:
-    """Refuse features that are an outcome by their name (D15).
-
-    Raises
-    ------
-    DataError
-        ``data.leakage``, all of them together.
-    """
-    outcomes = {_plain(name) for role, name in schema.columns.named().items() if role in ("click", "conversion")}
-    leaks = [feature.name for feature in schema.features if _plain(feature.name) in _LEAKS | outcomes]
-    if leaks:
-        fix = "drop them from the features, or rename what only sounds like an outcome"
-        raise DataError(
-            *(Finding("data.leakage", "a feature that is an outcome by its name", name, fix=fix) for name in leaks)
-        )
+    sampled: SampleFacts | None = None
+    strays: int = 0
+    table_rows: int | None = None
+    refusals: Sequence[Finding] = ()
 
 
 def _funnel(facts: AuditFacts) -> list[Verdict]:
@@ -184,14 +173,19 @@ def _unseen(facts: AuditFacts) -> list[Verdict]:
     found = []
     for split, counts in facts.encoded.items():
         for name, count in counts.fields.items():
-            if split != "train" and count.unseen_rate > _UNSEEN_ALERT:
+            if split != "train" and count.unseen_rate > UNSEEN_ALERT:
                 text = f"{_percent(count.unseen_rate)} of {name} in {split} are unseen and share the unknown row."
+                found.append(Verdict("warning", "data.unseen", text))
+    for pair, fields in facts.sampled.unseen.items() if facts.sampled and not facts.encoded else ():
+        for name, share in fields.items():
+            if share > UNSEEN_ALERT:
+                text = f"{pair}: {_percent(share)} of the later values of {name} do not occur in the earlier rows."
                 found.append(Verdict("warning", "data.unseen", text))
     return found
 
 
 def _id_like(facts: AuditFacts) -> list[Verdict]:
-    rows = facts.ledger.kept.get("train", Funnel()).rows
+    rows = next((funnel.rows for name, funnel in facts.ledger.kept.items() if name in ("train", "rows")), 0)
     if rows < _ID_LIKE_ROWS:
         return []
     return [
@@ -201,6 +195,105 @@ def _id_like(facts: AuditFacts) -> list[Verdict]:
     ]
 
 
+def _leaks(facts: AuditFacts) -> list[Verdict]:
+    found = []
+    for name, outcomes in facts.sampled.aucs.items() if facts.sampled else ():
+        for outcome, entry in outcomes.items():
+            if entry.suspicious:
+                text = (
+                    f"{name} alone ranks the {outcome} with AUC {entry.auc:.4f} (at least {entry.low:.4f}, judged on "
+                )
+                text += f"{entry.positives:,} {outcome}s): it tells what happened afterwards."
+                found.append(Verdict("stop", "data.leakage", text))
+    return found
+
+
+def _drifted(facts: AuditFacts) -> list[Verdict]:
+    found: list[Verdict] = []
+    for pair, fields in facts.sampled.drift.items() if facts.sampled else ():
+        for word in ("large", "moderate"):
+            moved = sorted((entry.psi, name) for name, entry in fields.items() if entry.word == word)[::-1]
+            if moved:
+                shown = ", ".join(f"{name} {psi:.2f}" for psi, name in moved[:_SHOWN])
+                more = f" and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
+                text = f"{pair}: {word} drift (population stability index over {0.25 if word == 'large' else 0.1}) in "
+                level: Literal["warning", "note"] = "warning" if word == "large" else "note"
+                found.append(Verdict(level, "audit.drift", f"{text}{shown}{more}."))
+        if fields and all(entry.word == "stable" for entry in fields.values()):
+            found.append(Verdict("note", "audit.drift", f"{pair}: no field drifts."))
+    return found
+
+
+def _weighted(facts: AuditFacts) -> list[Verdict]:
+    found = []
+    for split, sums in facts.sampled.weights.items() if facts.sampled else ():
+        share = sums.effective / sums.rows
+        text = f"{split}: the weights leave an effective sample of {sums.effective:,.0f} of {sums.rows:,} rows "
+        text += f"({_percent(share)})."
+        found.append(Verdict("warning" if share < _FEW_EFFECTIVE else "note", "audit.weights", text))
+    return found
+
+
+def _sizes(facts: AuditFacts) -> list[Verdict]:
+    found = []
+    for name, share in facts.sampled.collisions.items() if facts.sampled else ():
+        text = f"{name} is hashed: at least {_percent(share)} of its values share their bucket with another."
+        found.append(Verdict("note", "audit.collisions", text))
+    if facts.table_rows is not None:
+        size = table_bytes(facts.table_rows) / 1e6
+        text = f"the embedding table has {facts.table_rows:,} rows: {size:,.1f} MB at size 16 in float32."
+        found.append(Verdict("note", "audit.table", text))
+    return found
+
+
+def _clocks(facts: AuditFacts) -> list[Verdict]:
+    found = []
+    wrong = facts.ledger.rejected.get("data.time_order", 0)
+    if wrong:
+        text = f"{wrong:,} rows have times that are missing, out of order, or far from all others"
+        text += f" ({facts.strays:,} far from all others)." if facts.strays else "."
+        found.append(Verdict("warning", "data.time_order", text))
+    span = facts.sampled.span if facts.sampled else None
+    if span is not None:
+        text = f"times run from {when(span.first)} to {when(span.last)} UTC (of the sample)."
+        found.append(Verdict("note", "audit.time", text))
+        if span.strays:
+            text = "some times lie far from all others: mixed units (s, ms), or clocks that are wrong."
+            found.append(Verdict("warning", "data.time_order", text))
+    return found
+
+
+def _multivalued(facts: AuditFacts) -> list[Verdict]:
+    found = []
+    for name, count in facts.ledger.values.items():
+        lost = count.truncated + count.rejected
+        if name in {item.name for item in facts.schema.sequences} and lost:
+            text = f"{name}: {count.read:,} values in, {count.truncated:,} cut off, {count.rejected:,} rejected "
+            found.append(Verdict("warning", "data.multivalue", text + "(empty, or with a rejected row)."))
+    totals = _sequence_counts(facts)
+    for sequence in facts.schema.sequences:
+        total = totals.get(sequence.name)
+        if sequence.separator is not None and total and total[0] == total[1] >= _ID_LIKE_ROWS:
+            text = f"{sequence.name}: no row has more than one value; is {sequence.separator!r} its separator?"
+            found.append(Verdict("warning", "data.multivalue", text))
+    return found
+
+
+def _sequence_counts(facts: AuditFacts) -> dict[str, tuple[int, int]]:
+    """Return sequence field -> (values, rows that have any) over all splits."""
+    totals: dict[str, tuple[int, int]] = {}
+    for counts in facts.encoded.values():
+        for sequence in facts.schema.sequences:
+            if (entry := counts.fields.get(sequence.name)) is not None:
+                values, rows = totals.get(sequence.name, (0, 0))
+                totals[sequence.name] = (values + entry.values, rows + counts.rows - entry.missing)
+    return totals
+
+
+def _refused(facts: AuditFacts) -> list[Verdict]:
+    return [Verdict("stop", finding.code, f"prepare would stop: {finding}") for finding in facts.refusals]
+
+
 def _declared(facts: AuditFacts) -> list[Verdict]:
     found = [Verdict("note", "audit.protocol", note) for note in facts.protocol.notes]
     found += [Verdict("note", "data.empty", f"{label} holds no rows.") for label in facts.empty_files]
@@ -208,7 +301,10 @@ def _declared(facts: AuditFacts) -> list[Verdict]:
 
 
 Check = Callable[[AuditFacts], list[Verdict]]
-CHECKS: tuple[Check, ...] = (_funnel, _orphans, _degenerate, _duplicated, _overlaps, _unseen, _id_like, _declared)
+CHECKS: tuple[Check, ...] = (
+    *(_refused, _leaks, _funnel, _orphans, _degenerate, _duplicated, _overlaps, _clocks),
+    *(_unseen, _drifted, _id_like, _multivalued, _weighted, _sizes, _declared),
+)
 
 
 def verdicts(facts: AuditFacts) -> list[Verdict]:
@@ -233,11 +329,13 @@ def audit_body(facts: AuditFacts) -> dict[str, Any]:
         },
         "duplicates": None if facts.duplicates is None else dict(facts.duplicates),
         "distinct": dict(facts.distinct),
+        "strays": facts.strays,
+        **({} if facts.sampled is None else facts.sampled.to_dict()),
         "verdicts": [asdict(verdict) for verdict in verdicts(facts)],
     }
 
 
 def audit_lines(body: Mapping[str, Any]) -> list[str]:
-    """Return the verdicts of an audit for the screen, warnings first."""
-    found = sorted(body["verdicts"], key=lambda verdict: verdict["level"] != "warning")
+    """Return the verdicts of an audit for the screen: what stops it, then warnings, then notes."""
+    found = sorted(body["verdicts"], key=lambda verdict: _ORDER[verdict["level"]])
     return [f"{verdict['level']}: {verdict['text']}" for verdict in found]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from postclick.data.columns import column, list_parts, numbers
-from postclick.data.sequences import sequence_weights
-from postclick.errors import Finding
+from postclick.data.sequences import check_weights, sequence_weights
+from postclick.errors import DataError, Finding
 from postclick.schema import Schema
 
-__all__ = ["REASONS", "RowFaults", "feature_faults", "findings", "merge_examples"]
+__all__ = ["REASONS", "RowFaults", "feature_faults", "findings", "located", "merge_examples", "placed"]
 
 REASONS = {
     "data.label_missing": "labels that are null, NaN or infinite",
@@ -23,7 +25,7 @@ REASONS = {
     "data.conversion_without_click": "conversions without a click",
     "data.non_finite": "numbers that are infinite or missing where the feature allows neither",
     "data.duplicate_key": "exposure ids that occurred before, or are missing",
-    "data.time_order": "exposures without a time",
+    "data.time_order": "times that are missing, out of order, or far from all others",
 }
 """Code -> what it means, in TRUST's order (D01, D02, D03, D11, D16, D17)."""
 
@@ -33,7 +35,7 @@ _FIXES = {
     "data.conversion_without_click": "name a policy: --orphan-conversions reject, set_click or view_through",
     "data.non_finite": "repair the numbers, or declare what missing ones mean",
     "data.duplicate_key": "keep one row an exposure",
-    "data.time_order": "complete the times",
+    "data.time_order": "repair the times; columns.time_unit and columns.clock_tolerance say how they are read",
 }
 _CODES = tuple(REASONS)
 _KEPT_EXAMPLES = 3
@@ -67,7 +69,14 @@ class RowFaults:
         """[B]: whether the row goes to quarantine."""
         return self.reason > 0
 
-    def mark(self, code: str, mask: NDArray[np.bool_], name: str, values: pa.Array | None = None) -> None:
+    def mark(
+        self,
+        code: str,
+        mask: NDArray[np.bool_],
+        name: str,
+        values: pa.Array | None = None,
+        show: Callable[[int], str] | None = None,
+    ) -> None:
         """Give the rows of `mask` the reason `code`, unless an earlier code has them already.
 
         Parameters
@@ -80,6 +89,8 @@ class RowFaults:
             The column that is at fault.
         values
             The column, for examples.
+        show
+            Puts a row in words, for examples; instead of `values`.
         """
         rank = _CODES.index(code) + 1
         fresh = mask & ((self.reason == 0) | (self.reason > rank))
@@ -89,7 +100,7 @@ class RowFaults:
         seen = self.examples.setdefault(code, [])
         for row in np.flatnonzero(fresh)[: _KEPT_EXAMPLES - len(seen)]:
             shown = "" if values is None else str(values[int(row)].as_py())
-            seen.append((int(row), name, shown))
+            seen.append((int(row), name, show(int(row)) if show else shown))
 
     def counts(self) -> dict[str, int]:
         """Return reason -> rows, of the reasons that occur."""
@@ -115,16 +126,58 @@ def merge_examples(
     return {code: (*left.get(code, ()), *right.get(code, ()))[:_KEPT_EXAMPLES] for code in (*left, *right)}
 
 
-def findings(rejected: Mapping[str, int], examples: Mapping[str, tuple[tuple[str, str], ...]]) -> list[Finding]:
-    """Return one finding a reason, in TRUST's order: the first place, the count and the first values."""
+def findings(
+    rejected: Mapping[str, int],
+    examples: Mapping[str, tuple[tuple[str, str], ...]],
+    details: Mapping[str, str] | None = None,
+) -> list[Finding]:
+    """Return one finding a reason, in TRUST's order: the first place, the count and the first values.
+
+    Parameters
+    ----------
+    rejected
+        Reason -> rows.
+    examples
+        Reason -> (place, value) of the first few.
+    details
+        Reason -> what else there is to say of it.
+    """
     result = []
     for code, what in REASONS.items():
         if rejected.get(code):
             found = examples.get(code, ())
             where = found[0][0] if found else ""
             shown = tuple(value for _, value in found if value)
-            result.append(Finding(code, what, where, rejected[code], shown, _FIXES[code]))
+            more = f" ({details[code]})" if details and code in details else ""
+            result.append(Finding(code, what + more, where, rejected[code], shown, _FIXES[code]))
     return result
+
+
+@contextlib.contextmanager
+def placed(label: str, first_row: int) -> Iterator[None]:
+    """Name file and row in the findings of what is raised inside: ``row 3:price`` becomes ``label:65539:price``.
+
+    Parameters
+    ----------
+    label
+        The file.
+    first_row
+        Number of the batch's first row in it.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise DataError(*(located(item, label, first_row) for item in error.findings)) from error
+
+
+def located(finding: Finding, label: str, first_row: int) -> Finding:
+    """Return a finding of a batch with its file and row number, as `placed`."""
+    if finding.where == label or finding.where.startswith(f"{label}:"):
+        return finding
+    inside = re.match(r"row (\d+)(:|$)", finding.where)
+    rest = finding.where[inside.end() :] if inside else finding.where
+    number = f"{first_row + int(inside.group(1))}" if inside else ""
+    return replace(finding, where=":".join(part for part in (label, number, rest) if part))
 
 
 def feature_faults(batch: pa.RecordBatch, schema: Schema, faults: RowFaults) -> None:
@@ -144,6 +197,7 @@ def feature_faults(batch: pa.RecordBatch, schema: Schema, faults: RowFaults) -> 
         _mark_rows(faults, numbers(raw, embedding.name), lengths, embedding.name)
     for sequence in schema.sequences:
         if sequence.weights:
+            check_weights(batch, sequence)
             weights, lengths = sequence_weights(column(batch, sequence.weights), sequence)
             _mark_rows(faults, weights, lengths, sequence.weights)
 

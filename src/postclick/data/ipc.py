@@ -20,15 +20,12 @@ class BlockWriter:
     Parameters
     ----------
     path
-        The file.
-    compress
-        lz4 (scratch files); plain files can be read without a copy.
+        The file; it is not compressed, so that it can be read without a copy.
     """
 
-    def __init__(self, path: Path, *, compress: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._stack = contextlib.ExitStack()
-        self._options = pa.ipc.IpcWriteOptions(compression="lz4" if compress else None)
         self._writer: pa.RecordBatchFileWriter | None = None
         self.schema: pa.Schema | None = None
 
@@ -37,7 +34,7 @@ class BlockWriter:
         if self._writer is None:
             handle = self._stack.enter_context(files.create(self.path))
             self.schema = batch.schema
-            self._writer = self._stack.enter_context(pa.ipc.new_file(handle, batch.schema, options=self._options))
+            self._writer = self._stack.enter_context(pa.ipc.new_file(handle, batch.schema))
         self._writer.write_batch(batch)
 
     def close(self) -> None:
@@ -72,7 +69,7 @@ def read_table(path: Path, data: bytes | None = None) -> pa.Table:
 
 
 def read_batches(path: Path, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a file one by one; with `names`, only those columns are read and uncompressed."""
+    """Yield the batches of a file one by one; with `names`, only those columns are read."""
     source = pa.memory_map(str(path))
     options = None
     if names is not None:

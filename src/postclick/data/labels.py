@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from postclick.data.arrays import Labels
-from postclick.data.columns import column, ids
+from postclick.data.clock import NO_TIME, censor, mark_disorder, open_outcomes
+from postclick.data.columns import at_row, check_text, column, ids
 from postclick.data.faults import RowFaults
 from postclick.errors import DataError, Finding
 from postclick.schema import Columns, Schema
@@ -30,11 +31,12 @@ __all__ = [
 OrphanPolicy = Literal["reject", "set_click", "view_through"]
 NO_ID = int(np.iinfo(np.int64).min)
 """An integer user, item or campaign that is missing; a missing text one is ``""``."""
-NO_TIME = int(np.iinfo(np.int64).min)
-"""A click, conversion or cut-off time that is missing (no click, no conversion)."""
 ID_ROLES = ("exposure_id", "user_id", "item_id", "campaign")
 _TIME_ROLES = ("time", "click_time", "conversion_time", "observed_until")
 _ROW_BITS = 40
+_LARGEST_WEIGHT = 1e9
+"""A row that counts more than a billion others is an overflow, or another column."""
+_BEYOND = 9e18
 _MICROSECONDS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 _MISSING_TEXTS = ("", "nan", "null", "none", "na", "inf", "-inf", "infinity", "-infinity")
 
@@ -50,7 +52,8 @@ class ParsedLabels:
     orphans
         bool [B]: conversions without click that stay by policy (never with ``reject``).
     refusals
-        Findings that stop the preparation: weights or propensities out of range (D23).
+        Findings that stop the preparation: weights or propensities out of range (D23), outcomes still open (D19);
+        their places are rows of the batch (`faults.located`).
     """
 
     labels: Labels
@@ -70,7 +73,6 @@ def parse_labels(
     *,
     policy: OrphanPolicy = "reject",
     row_ids: NDArray[np.int64] | None = None,
-    where: str = "",
 ) -> ParsedLabels:
     """Read the funnel columns of a batch.
 
@@ -81,14 +83,12 @@ def parse_labels(
     schema
         Names the columns.
     faults
-        Faulty rows are marked here: D01, D02, D03, missing exposure ids and times, infinite values.
+        Faulty rows are marked here: D01, D02, D03, D17, missing exposure ids and times, infinite values.
     policy
         What a conversion without click is (D03): a fault (``reject``), a click too (``set_click``), or a row that is
         counted and never a label (``view_through``).
     row_ids
         Exposure ids where the schema names no such column.
-    where
-        File, for messages.
 
     Raises
     ------
@@ -116,8 +116,12 @@ def parse_labels(
         elif role in ("value", "bid"):
             found[role] = _amount(raw, name, faults)
         elif role in ("sample_weight", "propensity"):
-            found[role], refusal = _weight(raw, role, name, where)
+            found[role], refusal = _weight(raw, role, name)
             refusals += [refusal] if refusal else []
+    mark_disorder(found, columns, faults)
+    still_open, refusal = open_outcomes(found, columns, ~faults.faulty)
+    found["conversion"] = censor(found["conversion"], still_open)
+    refusals += [refusal] if refusal else []
     return ParsedLabels(Labels(**found), orphans, tuple(refusals))
 
 
@@ -127,7 +131,7 @@ def _binary(array: pa.Array, name: str, faults: RowFaults) -> NDArray[np.int8]:
     if pa.types.is_boolean(kind):
         values = np.asarray(array.cast(pa.float64()).fill_null(np.nan))
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        values = _binary_text(array)
+        values = _binary_text(array, name)
     else:
         try:
             values = np.asarray(array.cast(pa.float64(), safe=False).fill_null(np.nan))
@@ -141,9 +145,9 @@ def _binary(array: pa.Array, name: str, faults: RowFaults) -> NDArray[np.int8]:
     return one.astype(np.int8)
 
 
-def _binary_text(array: pa.Array) -> NDArray[np.float64]:
+def _binary_text(array: pa.Array, name: str) -> NDArray[np.float64]:
     """Return 0 and 1 as written, NaN for a text that means missing, -1 for any other."""
-    text = pc.utf8_lower(pc.utf8_trim_whitespace(array.cast(pa.large_string()))).fill_null("")
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(check_text(array, name))).fill_null("")
     values = np.full(len(text), -1.0)
     for number, forms in ((0.0, ("0", "0.0")), (1.0, ("1", "1.0")), (np.nan, _MISSING_TEXTS)):
         values[np.asarray(pc.is_in(text, pa.array(forms, pa.large_string())))] = number
@@ -200,14 +204,13 @@ def to_microseconds(
     Raises
     ------
     DataError
-        ``data.time_order`` where a number in this unit leaves the range of the calendar, ``data.schema_mismatch`` where
-        a value is no time.
+        ``data.schema_mismatch`` where a value is no time.
     """
     kind = array.type
     if pa.types.is_null(kind):
         return np.full(len(array), NO_TIME), np.ones(len(array), np.bool_)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _numeric_time(array, unit, where)
+        return _numeric_time(array, unit)
     try:
         zone = getattr(kind, "tz", None)
         stamps = array.cast(pa.timestamp("us", zone), safe=False)
@@ -218,21 +221,19 @@ def to_microseconds(
     return np.asarray(stamps.cast(pa.int64()).fill_null(NO_TIME)), missing
 
 
-def _numeric_time(array: pa.Array, unit: str, where: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _numeric_time(array: pa.Array, unit: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     factor = _MICROSECONDS[unit]
     rough = np.asarray(array.cast(pa.float64(), safe=False).fill_null(np.nan)) * factor
     missing = ~np.isfinite(rough)
-    beyond = ~missing & (np.abs(rough) > 9e18)
-    if beyond.any():
-        what = f"times in {unit!r} that lie beyond the calendar"
-        examples = tuple(str(value) for value in array.filter(pa.array(beyond))[:3].to_pylist())
-        fix = "set columns.time_unit to the unit they are in"
-        raise DataError(Finding("data.time_order", what, where, int(beyond.sum()), examples, fix))
+    beyond = ~missing & (np.abs(rough) > _BEYOND)
     if pa.types.is_integer(array.type):  # exact: a float64 has lost microseconds at today's dates in nanoseconds
         whole = np.asarray(array.cast(pa.int64()).fill_null(0))
+        whole = np.where(beyond, 0, whole)
         exact = whole * np.int64(factor) if factor >= 1 else whole // 1000
     else:
-        exact = np.rint(np.where(missing, 0.0, rough)).astype(np.int64)
+        exact = np.rint(np.where(missing | beyond, 0.0, rough)).astype(np.int64)
+    if beyond.any():  # another unit: a time that no calendar has, and a fault of its row
+        exact = np.where(beyond, np.where(rough > 0, _BEYOND, -_BEYOND).astype(np.int64), exact)
     return np.where(missing, NO_TIME, exact), missing
 
 
@@ -243,17 +244,17 @@ def _amount(raw: pa.Array, name: str, faults: RowFaults) -> NDArray[np.float64]:
     return values
 
 
-def _weight(raw: pa.Array, role: str, name: str, where: str) -> tuple[NDArray[np.float64], Finding | None]:
-    """Return weights, and the finding where one is out of range: weights in (0, inf), propensities in (0, 1]."""
+def _weight(raw: pa.Array, role: str, name: str) -> tuple[NDArray[np.float64], Finding | None]:
+    """Return weights, and the finding where one is out of range: weights in (0, 1e9], propensities in (0, 1]."""
     values = _floats(raw, name)
-    wrong = ~((values > 0) & (values <= (1.0 if role == "propensity" else np.finfo(np.float32).max)))
+    wrong = ~((values > 0) & (values <= (1.0 if role == "propensity" else _LARGEST_WEIGHT)))
     if not wrong.any():
         return values, None
-    allowed = "(0, 1]" if role == "propensity" else "above 0 and finite"
+    allowed = "in (0, 1]" if role == "propensity" else f"above 0 and at most {_LARGEST_WEIGHT:.0e}"
     examples = tuple(str(value) for value in values[wrong][:3])
     what = f"a {role} must be {allowed}"
-    place = f"{where}:{name}" if where else name
-    return values, Finding("data.weights", what, place, int(wrong.sum()), examples, "repair them, or drop the column")
+    place, fix = at_row(int(np.flatnonzero(wrong)[0]), name), "repair them, or drop the column"
+    return values, Finding("data.weights", what, place, int(wrong.sum()), examples, fix)
 
 
 def _floats(raw: pa.Array, name: str) -> NDArray[np.float64]:

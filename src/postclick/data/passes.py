@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 
 from postclick.data.columns import column, numbers
 from postclick.data.counts import CountMerger, VocabularyCounts
-from postclick.data.encode import EncodeCounts, Encoder
+from postclick.data.encode import EncodeCounts, Encoder, FieldCounts
 from postclick.data.hashing import stable_hash
 from postclick.data.ipc import BlockWriter
 from postclick.data.ledger import Funnel, Ledger
 from postclick.data.log import BLOCK_ROWS, SPLITS, to_arrow
+from postclick.data.partial import Marker
+from postclick.data.row_sample import RowSampler
 from postclick.data.sources.base import ValueCounts
 from postclick.data.split import SplitPlan
-from postclick.data.staging import StagedPiece, read_staged, staged_labels
+from postclick.data.staged import StagedPiece, read_staged, staged_labels
 from postclick.data.transforms import DenseStatistics
 from postclick.schema import Schema
 
@@ -49,6 +52,8 @@ class PassTask:
         File within the piece -> positions of rows to leave out (later copies of an exposure id).
     folder
         The log's folder under construction.
+    marker
+        Sign that the piece is encoded; None leaves none.
     """
 
     piece: StagedPiece
@@ -57,6 +62,17 @@ class PassTask:
     plan: SplitPlan
     drop: Mapping[int, NDArray[np.int64]]
     folder: Path
+    marker: Marker | None = None
+
+    @property
+    def file(self) -> str:
+        """Name of the encoded file in the folder of each split."""
+        return f"part-{self.piece.index:05d}.arrow"
+
+    @property
+    def sample(self) -> Path | None:
+        """The file of the audit's sample of its rows, beside the marker; None without a marker."""
+        return None if self.marker is None else self.marker.path.with_name(f"sample-{self.piece.index:05d}.arrow")
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,25 @@ class EncodedPiece:
 
     ledger: Ledger
     encoded: Mapping[str, EncodeCounts] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain form of a marker."""
+        return {
+            "ledger": self.ledger.to_dict(),
+            "encoded": {
+                split: [counts.rows, {name: asdict(count) for name, count in counts.fields.items()}]
+                for split, counts in self.encoded.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> EncodedPiece:
+        """Read the plain form."""
+        encoded = {
+            split: EncodeCounts(rows, {name: FieldCounts(**count) for name, count in counts.items()})
+            for split, (rows, counts) in value["encoded"].items()
+        }
+        return cls(Ledger.from_dict(value["ledger"]), encoded)
 
 
 def empty_statistics(schema: Schema) -> DenseStatistics:
@@ -157,16 +192,35 @@ def forget_encoder() -> None:
 
 
 def encode_piece(task: PassTask) -> EncodedPiece:
-    """Encode a piece into ``SPLIT/part-NNNNN.arrow``, blocks of `BLOCK_ROWS` rows, and count what became of it."""
+    """Encode a piece into ``SPLIT/part-NNNNN.arrow`` and count what became of it; or find it done already."""
+    body = None if task.marker is None else task.marker.read()
+    if body is not None:
+        done = EncodedPiece.from_dict(body)
+        made = [task.folder / split / task.file for split in done.encoded] + ([task.sample] if task.sample else [])
+        if all(path.is_file() for path in made):
+            return done
+    if task.marker is not None:
+        task.marker.clear()
+    for split in SPLITS:  # of a run with another plan
+        (task.folder / split / task.file).unlink(missing_ok=True)
+    piece = _encode(task)
+    if task.marker is not None:
+        task.marker.write(piece.to_dict())
+    return piece
+
+
+def _encode(task: PassTask) -> EncodedPiece:
+    """Encode blocks of `BLOCK_ROWS` rows."""
     encoder = _encoder(task.folder / "vocabulary", task.schema)
     ledger, encoded = Ledger(), dict[str, EncodeCounts]()
+    sampler = RowSampler(task.schema)
     with contextlib.ExitStack() as stack:
-        name = f"part-{task.piece.index:05d}.arrow"
-        writers = [stack.enter_context(BlockWriter(task.folder / split / name)) for split in SPLITS]
+        writers = [stack.enter_context(BlockWriter(task.folder / split / task.file)) for split in SPLITS]
         for code, block in _blocks(task):
             split = SPLITS[code]
             exposures, counts = encoder.encode(block)
             labels = staged_labels(block)
+            sampler.add(block, labels, code, place=(task.piece.index << 40) + ledger.kept_rows)
             writers[code].write(to_arrow(replace(exposures, labels=labels), task.schema))
             set_click = _total(column(block, "label:set_click")) if "label:set_click" in block.schema.names else 0
             funnel = Funnel(
@@ -182,6 +236,8 @@ def encode_piece(task: PassTask) -> EncodedPiece:
             kept = {n: ValueCounts(0, v.kept, v.truncated, 0, v.rejected) for n, v in values.items()}
             ledger += Ledger(kept={split: funnel}, values=kept)
             encoded[split] = encoded.get(split, EncodeCounts()) + counts
+    if task.sample is not None:
+        sampler.result().save(task.sample)
     return EncodedPiece(ledger, encoded)
 
 
@@ -189,7 +245,7 @@ def _total(flags: pa.Array) -> int:
     return int(np.asarray(flags).sum())
 
 
-def _blocks(task: PassTask) -> Iterator[tuple[int, pa.Table]]:
+def _blocks(task: PassTask) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield (split, rows): whole blocks as they fill up, the rest at the end."""
     waiting: list[list[pa.RecordBatch]] = [[] for _ in SPLITS]
     for batch in _batches(task):
@@ -198,10 +254,10 @@ def _blocks(task: PassTask) -> Iterator[tuple[int, pa.Table]]:
             mask = codes == code
             waiting[code].append(batch if mask.all() else batch.filter(pa.array(mask)))
             while sum(part.num_rows for part in waiting[code]) >= BLOCK_ROWS:
-                table = pa.Table.from_batches(waiting[code])
-                yield int(code), table.slice(0, BLOCK_ROWS)
-                rest = table.slice(BLOCK_ROWS)
-                waiting[code] = rest.to_batches() if rest.num_rows else []
+                whole = pa.concat_batches(waiting[code])  # once, or every column would be put together at each use
+                yield int(code), whole.slice(0, BLOCK_ROWS)
+                rest = whole.slice(BLOCK_ROWS)
+                waiting[code] = [rest] if rest.num_rows else []
     for code, parts in enumerate(waiting):
         if parts:
-            yield code, pa.Table.from_batches(parts)
+            yield code, pa.concat_batches(parts)

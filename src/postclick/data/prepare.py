@@ -4,118 +4,78 @@
 2. *Survey*: later copies of an exposure id go to quarantine, the split is decided, training rows are counted.
 3. *Encode*: each piece becomes ``SPLIT/part-NNNNN.arrow``.
 
-Passes 1 to 3 run a piece at a time, so their results do not depend on the number of processes.
+Passes 1 to 3 run a piece at a time, so their results do not depend on the number of processes, and each piece leaves a
+marker (`postclick.data.partial`), so a run that was killed goes on where it was.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
+from typing import TypeVar
 
 from postclick import files, progress
-from postclick.data.audit import AuditFacts, audit_body, refuse_leaks
+from postclick.data.audit import AuditFacts, audit_body
+from postclick.data.cardinality import check_cardinality
 from postclick.data.counts import CountMerger
-from postclick.data.duplicates import Duplicates, find_duplicates
+from postclick.data.duplicates import find_duplicates
 from postclick.data.encode import EncodeCounts, Encoder
 from postclick.data.faults import findings, merge_examples
-from postclick.data.labels import OrphanPolicy
+from postclick.data.kept import KeptRows, check_overlap, split_plan
+from postclick.data.leakage import refuse_leaks
 from postclick.data.ledger import Ledger
 from postclick.data.log import SPLITS, ExposureLog
+from postclick.data.options import PrepareOptions
+from postclick.data.partial import NEVER, Marker, PartialLog, digest, folder_digest, open_partial
 from postclick.data.passes import PassTask, Survey, empty_statistics, encode_piece, forget_encoder, survey_piece
-from postclick.data.quarantine import check_rejects, publish_rejects, reject_duplicates
-from postclick.data.sources.base import Piece, Source
-from postclick.data.split import SplitKind, SplitPlan, choose_split, time_plan
-from postclick.data.staging import StagedPiece, StageTask, column_types, read_staged, stage
+from postclick.data.plan import Plan, vocabulary_folder
+from postclick.data.quarantine import check_rejects, publish_rejects, reject_duplicates, without_strays
+from postclick.data.sampled import SampleFacts, refuse_suspicious, sample_facts
+from postclick.data.sides import SideTask, join_sides, stage_side
+from postclick.data.sources.base import JoinedSource, Source
+from postclick.data.split import SplitPlan
+from postclick.data.staged import StagedPiece, column_types
+from postclick.data.staging import StageTask, stage_or_error, staged_pieces
 from postclick.data.transforms import Transforms
 from postclick.data.truth import write_truth
 from postclick.data.vocabulary import Vocabulary
-from postclick.errors import ConfigError, DataError, Finding, InputMissingError
-from postclick.execution import ordered_map
+from postclick.errors import DataError, Finding, InputMissingError
+from postclick.execution import Workers
+from postclick.schema import Schema
 
 __all__ = ["PrepareOptions", "prepare"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-_SCRATCH = ".scratch"
 
 
 @dataclass(frozen=True)
-class PrepareOptions:
-    """How to prepare.
+class _Preparation:
+    """What the steps of one preparation have in common."""
 
-    Parameters
-    ----------
-    split
-        ``provider``, ``time``, ``user`` or ``random``; None takes the provider's files where there are any, else time.
-    vocabulary
-        A LOG, RUN or BUNDLE whose vocabulary and transforms are used as they are; None fits them to the training rows.
-    grow
-        With `vocabulary`: append the training rows' new values; old rows stay where they are.
-    min_count
-        Floor of fields that declare none.
-    orphan_conversions
-        What a conversion without click is: ``reject``, ``set_click`` or ``view_through``.
-    max_reject_ratio
-        Largest share of rows in quarantine that still gives a log.
-    allow_overlap
-        Accept exposures or times that are in several splits of the provider.
-
-    Raises
-    ------
-    ConfigError
-        All values out of range, together.
-    """
-
-    split: str | None = None
-    vocabulary: Path | None = None
-    grow: bool = False
-    min_count: int = 10
-    orphan_conversions: OrphanPolicy = "reject"
-    max_reject_ratio: float = 0.001
-    allow_overlap: bool = False
-
-    def __post_init__(self) -> None:
-        policies = get_args(OrphanPolicy)
-        checks = (
-            (self.min_count >= 1, f"expected at least 1, got {self.min_count}", "--min-count"),
-            (0 <= self.max_reject_ratio <= 1, f"expected 0 to 1, got {self.max_reject_ratio}", "--max-reject-ratio"),
-            (
-                self.orphan_conversions in policies,
-                f"expected one of {', '.join(policies)}, got {self.orphan_conversions!r}",
-                "--orphan-conversions",
-            ),
-        )
-        problems = [Finding("config.value", what, where) for sound, what, where in checks if not sound]
-        if problems:
-            raise ConfigError(*problems)
-
-
-@dataclass(frozen=True)
-class _Staged:
-    """All pieces after the first pass, without later copies."""
-
-    pieces: list[StagedPiece]
-    types: Mapping[str, pa.DataType]
-    ledger: Ledger
-    duplicates: Duplicates | None = None
-    overlap: dict[str, Any] = field(default_factory=dict)
+    plan: Plan
+    out: Path
+    partial: PartialLog
+    workers: Workers
 
     @property
-    def rows(self) -> int:
-        return sum(piece.rows for piece in self.pieces) - (self.duplicates.rows if self.duplicates else 0)
+    def schema(self) -> Schema:
+        return self.plan.source.schema
 
-    def drop(self, piece: StagedPiece) -> dict[int, NDArray[np.int64]]:
-        """Return file within the piece -> rows to leave out."""
-        found = self.duplicates.drop if self.duplicates else {}
-        return {number: rows for (index, number), rows in found.items() if index == piece.index}
+    @property
+    def options(self) -> PrepareOptions:
+        return self.plan.options
+
+    def run(
+        self, label: str, work: Callable[[Task], Result], tasks: Sequence[Task], rows: Callable[[Result], int]
+    ) -> Iterator[Result]:
+        """Run a pass with its progress bar."""
+        with progress.bar(label, None) as advance:
+            for number, result in enumerate(self.workers.map(work, tasks)):
+                advance(rows(result), f"{number + 1} of {len(tasks)} pieces")
+                yield result
 
 
 def prepare(
@@ -125,7 +85,8 @@ def prepare(
     *,
     truth: Path | None = None,
     force: bool = False,
-    jobs: int = 1,
+    resume: bool = False,
+    jobs: int | None = None,
 ) -> ExposureLog:
     """Turn raw rows into a LOG.
 
@@ -141,8 +102,11 @@ def prepare(
         ``truth.parquet`` of a WORLD.
     force
         Replace an existing output.
+    resume
+        Take over what an earlier run left in ``.OUT.partial``, as far as its inputs, schema and options are these.
     jobs
-        Processes; the result does not depend on it.
+        Processes; None takes as many as there are cores where the files are large enough to pay for starting them. The
+        result does not depend on it.
 
     Returns
     -------
@@ -157,168 +121,162 @@ def prepare(
         ``data.empty`` where there is no row (exit 66).
     ConfigError
         Where there is no default split (exit 78).
+    LockedError
+        ``lock.held`` where another process prepares the same log (exit 75).
     StorageError
         Where `out` exists and `force` is off, or the disk fails.
     """
     started = time.monotonic()
-    out, options = Path(out), options or PrepareOptions()
-    pieces = source.pieces()
+    out = Path(out)
     refuse_leaks(source.schema)
-    kind = choose_split(options.split, [piece.role for piece in pieces], source.schema)
-    base = None if options.vocabulary is None else _base_encoder(options.vocabulary, source)
+    plan = Plan.of(source, options or PrepareOptions())
+    start = plan.options.vocabulary
+    base = None if start is None else Encoder.load(vocabulary_folder(start), source.schema)
+    if resume and plan.made(out, truth):  # killed after it was done
+        with open_partial(out, resume=False):
+            return ExposureLog(out)
     files.check_free(out, force=force)
     check_rejects(out, force=force)
-    with files.new_folder(out, "log", force=force) as folder:
-        for name in (*SPLITS, "vocabulary", _SCRATCH, f"{_SCRATCH}/rejects"):
-            (folder / name).mkdir()
-        staged = _stage(source, pieces, folder / _SCRATCH, options, jobs)
-        staged = _without_copies(staged, source, folder / _SCRATCH, kind)
-        _judge(staged, folder / _SCRATCH, out, options)
-        plan = _plan(kind, staged)
-        staged = _check_overlap(staged, source, kind, options)
-        tasks = [
-            PassTask(piece, source.schema, staged.types, plan, staged.drop(piece), folder) for piece in staged.pieces
-        ]
-        distinct = _fit(source, tasks, folder / "vocabulary", base, options, jobs)
-        ledger, encoded = _encode(tasks, staged.ledger, jobs)
-        _write_papers(source, folder, options, plan, staged, ledger, encoded, distinct)
+    jobs = plan.jobs if jobs is None else jobs
+    with open_partial(out, resume=resume) as partial, Workers(jobs) as workers:
+        ledger = _build(_Preparation(plan, out, partial, workers), base)
         if truth is not None:
-            write_truth(truth, folder)
-        shutil.rmtree(folder / _SCRATCH)
-        seconds = time.monotonic() - started
-        record = {"stage": "prepare", "seconds": round(seconds, 3), "rows": ledger.read, "jobs": jobs}
-        files.append_json_line(folder / files.RECORD, record)
+            write_truth(truth, partial.log)
+        with files.new_folder(out, "log", force=force) as folder:
+            partial.publish(folder)
+            record = {"stage": "prepare", "rows": ledger.read, "jobs": jobs, "resumed": partial.resumed}
+            record |= {"plan": plan.whole(truth), "seconds": round(time.monotonic() - started, 3)}
+            files.append_json_line(folder / files.RECORD, record)
     return ExposureLog(out)
 
 
-def _base_encoder(path: Path, source: Source) -> Encoder:
-    """Read the vocabulary of a LOG, RUN or BUNDLE."""
-    for folder in (path / "vocabulary", path / "bundle" / "vocabulary"):
-        if folder.is_dir():
-            return Encoder.load(folder, source.schema)
-    fix = "pass a LOG, RUN or BUNDLE"
-    raise InputMissingError(Finding("input.wrong_kind", "there is no vocabulary here", str(path), fix=fix))
+def _build(job: _Preparation, base: Encoder | None) -> Ledger:
+    """Fill the partial log; returns its ledger."""
+    prints, kept = _stage(job)
+    kept = without_strays(_without_copies(job, kept), job.schema, job.partial.staged)
+    _judge(job, kept)
+    split = split_plan(job.plan.kind, kept)
+    kept = check_overlap(kept, job.plan.source, job.plan.kind, allow=job.options.allow_overlap)
+    folder, schema = job.partial.log, job.schema
+    tasks = [PassTask(piece, schema, kept.types, split, kept.drop(piece), folder) for piece in kept.pieces]
+    if NEVER not in prints:
+        pairs = zip(prints, kept.pieces, strict=True)
+        prints = [digest(found, kept.drop_digest(piece), split.to_dict()) for found, piece in pairs]
+    distinct = _fit(job, tasks, prints, base)
+    ledger, encoded = _encode(job, tasks, prints, kept.ledger)
+    sampled = sample_facts(job.partial.encoded, len(tasks), schema)
+    refuse_suspicious(sampled)
+    _write_papers(job, split, kept, ledger, encoded, distinct, sampled)
+    return ledger
 
 
-def _run(
-    label: str, work: Callable[[Task], Result], tasks: Sequence[Task], jobs: int, rows: Callable[[Result], int]
-) -> Iterator[Result]:
-    """Run a pass with its progress bar."""
-    with progress.bar(label, None) as advance:
-        for number, result in enumerate(ordered_map(work, tasks, jobs=jobs)):
-            advance(rows(result), f"{number + 1} of {len(tasks)} pieces")
-            yield result
-
-
-def _stage(source: Source, pieces: Sequence[Piece], scratch: Path, options: PrepareOptions, jobs: int) -> _Staged:
+def _stage(job: _Preparation) -> tuple[list[str], KeptRows]:
+    """Stage all pieces; returns their fingerprints beside them."""
+    source = _joined(job)
     numbers: dict[tuple[str, str | None, str | None], int] = {}
-    tasks = []
-    for index, piece in enumerate(pieces):
+    tasks, folder = [], job.partial.staged
+    for index, piece in enumerate(job.plan.pieces):
         file_index = numbers.setdefault((piece.label, piece.path, piece.role), len(numbers))
-        tasks.append(StageTask(source, piece, index, file_index, scratch, options.orphan_conversions))
-    staged = list(_run("reading", stage, tasks, jobs, lambda piece: piece.ledger.read))
+        marker = Marker(folder / f"piece-{index:05d}.json", job.plan.fingerprint(piece, index, file_index))
+        policy = job.options.orphan_conversions
+        tasks.append(StageTask(source, piece, index, file_index, folder, policy, marker, job.plan.files_of(piece)))
+    staged = staged_pieces(job.run("reading", stage_or_error, tasks, _rows_read))
     ledger = sum((piece.ledger for piece in staged), Ledger())
     if not ledger.read:
         fix = "check the paths and the filters"
         raise InputMissingError(Finding("data.empty", "the source holds no rows", fix=fix))
-    return _Staged(staged, column_types(staged), ledger)
+    prints = [task.marker.fingerprint if task.marker else NEVER for task in tasks]
+    return prints, KeptRows(staged, column_types(staged), ledger)
 
 
-def _without_copies(staged: _Staged, source: Source, scratch: Path, kind: SplitKind) -> _Staged:
+def _rows_read(result: StagedPiece | DataError) -> int:
+    return 0 if isinstance(result, DataError) else result.ledger.read
+
+
+def _joined(job: _Preparation) -> Source:
+    """Turn the tables that rows are joined with to columns; returns the source that reads those."""
+    source = job.plan.source
+    if not isinstance(source, JoinedSource):
+        return source
+    tasks, folder = [], job.partial.sides
+    for index, piece in enumerate(job.plan.sides):
+        marker = Marker(folder / f"part-{index:05d}.json", job.plan.fingerprint(piece, "side", index))
+        tasks.append(SideTask(source, piece, folder / f"part-{index:05d}.arrow", marker, job.plan.files_of(piece)))
+    for _ in job.run("reading what rows are joined with", stage_side, tasks, int):
+        pass
+    return join_sides(source, tasks, folder / "tables")
+
+
+def _without_copies(job: _Preparation, kept: KeptRows) -> KeptRows:
     """Find later copies of an exposure id, where the schema names one, and put them into quarantine."""
-    if source.schema.columns.exposure_id is None or not any(piece.rows for piece in staged.pieces):
-        return staged
-    duplicates = find_duplicates(staged.pieces, staged.types, by_role=kind == "provider")
-    part, examples = reject_duplicates(staged.pieces, staged.types, duplicates, source.schema, scratch)
-    pieces = [replace(piece, examples=merge_examples(piece.examples, examples)) for piece in staged.pieces[:1]]
-    pieces += staged.pieces[1:]
-    return replace(staged, pieces=pieces, ledger=staged.ledger + part, duplicates=duplicates)
+    schema, folder = job.schema, job.partial.staged
+    for path in (folder / "rejects").glob("*-copies-*"):  # an earlier run's
+        path.unlink()
+    if schema.columns.exposure_id is None or not any(piece.rows for piece in kept.pieces):
+        return kept
+    duplicates = find_duplicates(kept.pieces, kept.types, by_role=job.plan.kind == "provider")
+    part, examples = reject_duplicates(kept.pieces, kept.types, duplicates, schema, folder)
+    pieces = [replace(piece, examples=merge_examples(piece.examples, examples)) for piece in kept.pieces[:1]]
+    pieces += kept.pieces[1:]
+    return replace(kept, pieces=pieces, ledger=kept.ledger + part, duplicates=duplicates)
 
 
-def _judge(staged: _Staged, scratch: Path, out: Path, options: PrepareOptions) -> None:
+def _judge(job: _Preparation, kept: KeptRows) -> None:
     """Publish the rejected rows; stop where they are too many, or where weights are out of range."""
-    place = publish_rejects(scratch, out)
-    ledger = staged.ledger
+    place = publish_rejects(job.partial.staged, job.out)
+    ledger, allowed = kept.ledger, job.options.max_reject_ratio
     ratio = ledger.rejected_rows / ledger.read
     problems: list[Finding] = []
-    if ratio > options.max_reject_ratio:
+    if ratio > allowed:
         examples: Mapping[str, tuple[tuple[str, str], ...]] = {}
-        for piece in staged.pieces:
+        for piece in kept.pieces:
             examples = merge_examples(examples, piece.examples)
-        hint = f"{ratio:.3%} of the rows are rejected, allowed are {options.max_reject_ratio:.3%} "
-        hint += f"(--max-reject-ratio); they are in {place}"
-        problems = [replace(item, fix=f"{item.fix}; {hint}") for item in findings(ledger.rejected, examples)]
-    problems += [item for piece in staged.pieces for item in piece.refusals]
+        hint = f"{ratio:.3%} of the rows are rejected, allowed are {allowed:.3%} (--max-reject-ratio)"
+        hint += f"; they are in {place}"
+        details = {"data.duplicate_key": kept.duplicates.words} if kept.duplicates and kept.duplicates.rows else {}
+        found = findings(ledger.rejected, examples, details)
+        problems = [replace(item, fix=f"{item.fix}; {hint}") for item in found]
+    problems += [item for piece in kept.pieces for item in piece.refusals]
     if problems:
         raise DataError(*problems)
-    if not staged.rows:
+    if not kept.rows:
         raise InputMissingError(Finding("data.empty", "no row is left after rejection", str(place)))
 
 
-def _plan(kind: SplitKind, staged: _Staged) -> SplitPlan:
-    if kind == "time":
-        return time_plan(lambda: (times for _, times in _times(staged)), staged.rows)
-    carve = kind == "provider" and not any(piece.role == "valid" for piece in staged.pieces)
-    return SplitPlan(kind, carve_valid=carve)
-
-
-def _times(staged: _Staged) -> Iterator[tuple[str | None, NDArray[np.int64]]]:
-    """Yield (role, exposure times) of the rows that stay."""
-    for piece in staged.pieces:
-        drop = staged.drop(piece)
-        for number, file in enumerate(piece.files):
-            parts = [np.asarray(b.column(0)) for b in read_staged(file, staged.types, ["label:time"])]
-            times = np.concatenate(parts)
-            yield piece.role, np.delete(times, drop[number]) if number in drop else times
-
-
-def _check_overlap(staged: _Staged, source: Source, kind: SplitKind, options: PrepareOptions) -> _Staged:
-    """Refuse exposures or times that are in several splits of the provider, unless that is allowed (D18)."""
-    if kind != "provider":
-        return staged
-    allowed = options.allow_overlap or source.protocol.allow_overlap
-    keys = dict(staged.duplicates.overlap) if staged.duplicates else {}
-    spans = _time_overlap(staged) if source.schema.columns.time else {}
-    fix = "repair the split, choose another --split, or accept it with --allow-overlap"
-    problems = [
-        Finding("data.split_leak", f"exposure ids are in both splits of {pair}", count=count, fix=fix)
-        for pair, count in keys.items()
-    ]
-    problems += [
-        Finding("data.split_leak", f"the times of {pair} overlap by {span / 1e6:,.0f} seconds", fix=fix)
-        for pair, span in spans.items()
-    ]
-    if problems and not allowed:
-        raise DataError(*problems)
-    return replace(staged, overlap={"keys": keys, "time_us": spans, "allowed": allowed})
-
-
-def _time_overlap(staged: _Staged) -> dict[str, int]:
-    last_train, first_test = None, None
-    for role, times in _times(staged):
-        if role == "train" and len(times):
-            last_train = max(int(times.max()), int(times.max()) if last_train is None else last_train)
-        if role == "test" and len(times):
-            first_test = min(int(times.min()), int(times.min()) if first_test is None else first_test)
-    if last_train is None or first_test is None or last_train <= first_test:
-        return {}
-    return {"train-test": last_train - first_test}
-
-
-def _fit(
-    source: Source, tasks: Sequence[PassTask], folder: Path, base: Encoder | None, options: PrepareOptions, jobs: int
-) -> dict[str, int]:
+def _fit(job: _Preparation, tasks: Sequence[PassTask], prints: Sequence[str], base: Encoder | None) -> dict[str, int]:
     """Write vocabulary and transforms; returns field -> distinct values in the training rows."""
+    folder, options = job.partial.log / "vocabulary", job.options
     if base is not None and not options.grow:
         base.vocabulary.save(folder)
         base.transforms.save(folder)
         return {}
-    merger, statistics, rows = CountMerger(), empty_statistics(source.schema), 0
+    start = None if options.vocabulary is None else str(options.vocabulary)
+    fingerprint = NEVER if NEVER in prints or start else digest(list(prints), options.min_count)
+    marker = Marker(job.partial.encoded / "vocabulary.json", fingerprint)
+    body = marker.read()
+    if body is not None and body["digest"] == folder_digest(folder):
+        return dict(body["distinct"])
+    marker.clear()
+    vocabulary, transforms, distinct = _learn(job, tasks, base)
+    for path in folder.iterdir():
+        path.unlink()
+    vocabulary.save(folder)
+    transforms.save(folder)
+    marker.write({"digest": folder_digest(folder), "distinct": distinct})
+    return distinct
+
+
+def _learn(
+    job: _Preparation, tasks: Sequence[PassTask], base: Encoder | None
+) -> tuple[Vocabulary, Transforms, dict[str, int]]:
+    """Count the training rows; parts are merged as they come in."""
+    schema = job.schema
+    merger, statistics, rows = CountMerger(), empty_statistics(schema), 0
 
     def train_rows(survey: Survey) -> int:
         return survey.rows
 
-    for survey in _run("counting", survey_piece, tasks, jobs, train_rows):
+    for survey in job.run("counting", survey_piece, tasks, train_rows):
         merger.add(survey.counts)
         statistics = statistics.merge(survey.statistics)
         rows += survey.rows
@@ -327,53 +285,71 @@ def _fit(
         fix = "look at this data with `postclick inspect`, or name the --vocabulary of a LOG or BUNDLE"
         raise DataError(Finding("data.no_train", what, fix=fix))
     counts = merger.result()
-    if base is None:
-        vocabulary = Vocabulary.build(source.schema, counts, min_count=options.min_count)
-        transforms = Transforms.fit(source.schema, statistics)
-    else:
-        vocabulary, transforms = base.vocabulary.extend(counts), base.transforms
-    vocabulary.save(folder)
-    transforms.save(folder)
-    return {item.name: counts.fields[item.name].num_rows for item in source.schema.sparse if item.hash_buckets is None}
+    check_cardinality(schema, counts, None if base is None else base.vocabulary)
+    distinct = {item.name: counts.fields[item.name].num_rows for item in schema.sparse if item.hash_buckets is None}
+    if base is not None:
+        return base.vocabulary.extend(counts), base.transforms, distinct
+    vocabulary = Vocabulary.build(schema, counts, min_count=job.options.min_count)
+    return vocabulary, Transforms.fit(schema, statistics), distinct
 
 
-def _encode(tasks: Sequence[PassTask], ledger: Ledger, jobs: int) -> tuple[Ledger, dict[str, EncodeCounts]]:
+def _encode(
+    job: _Preparation, tasks: Sequence[PassTask], prints: Sequence[str], ledger: Ledger
+) -> tuple[Ledger, dict[str, EncodeCounts]]:
+    vocabulary = folder_digest(job.partial.log / "vocabulary")
+    folder = job.partial.encoded
+    marked = [
+        replace(task, marker=Marker(folder / f"{task.file}.json", found and digest(found, vocabulary)))
+        for task, found in zip(tasks, prints, strict=True)
+    ]
     encoded: dict[str, EncodeCounts] = {}
     try:
-        for part in _run("encoding", encode_piece, tasks, jobs, lambda piece: piece.ledger.kept_rows):
+        for part in job.run("encoding", encode_piece, marked, lambda piece: piece.ledger.kept_rows):
             ledger += part.ledger
             for split, counts in part.encoded.items():
                 encoded[split] = encoded.get(split, EncodeCounts()) + counts
     finally:
         forget_encoder()
+    _remove_strangers(job.partial.log, {task.file for task in tasks})
     ledger = replace(ledger, kept={name: ledger.kept[name] for name in SPLITS if name in ledger.kept})
     ledger.check()
     return ledger, {name: encoded[name] for name in SPLITS if name in encoded}
 
 
+def _remove_strangers(folder: Path, known: set[str]) -> None:
+    """Remove what an earlier run with more pieces, or with a truth, left."""
+    (folder / "truth.arrow").unlink(missing_ok=True)
+    for split in SPLITS:
+        for path in (folder / split).iterdir():
+            if path.name not in known:
+                path.unlink()
+
+
 def _write_papers(
-    source: Source,
-    folder: Path,
-    options: PrepareOptions,
-    plan: SplitPlan,
-    staged: _Staged,
+    job: _Preparation,
+    split: SplitPlan,
+    kept: KeptRows,
     ledger: Ledger,
     encoded: Mapping[str, EncodeCounts],
     distinct: Mapping[str, int],
+    sampled: SampleFacts,
 ) -> None:
     """Write schema, ledger and audit."""
-    found = staged.duplicates
+    source, options, folder, found = job.plan.source, job.options, job.partial.log, kept.duplicates
     facts = AuditFacts(
         source.schema,
         source.protocol,
         ledger,
-        plan.to_dict(),
+        split.to_dict(),
         encoded,
         None if found is None else {"exact": found.exact, "conflicting": found.conflicting},
-        staged.overlap,
+        kept.overlap,
         distinct,
-        [piece.label for piece in staged.pieces if not piece.ledger.read],
+        [piece.label for piece in kept.pieces if not piece.ledger.read],
         options.orphan_conversions,
+        sampled,
+        sum(map(len, kept.strays.values())),
+        Vocabulary.load(folder / "vocabulary").table_rows,
     )
     settings = {key: value for key, value in asdict(options).items() if key not in ("vocabulary", "split")}
     files.write_text(folder / "schema.toml", source.schema.to_toml())

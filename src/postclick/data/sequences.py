@@ -9,11 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from postclick.data.columns import column, ids, list_parts, numbers
+from postclick.data.columns import LONGEST_LIST, at_row, check_text, column, ids, list_parts, numbers
 from postclick.errors import DataError, Finding
 from postclick.schema import SequenceFeature
 
-__all__ = ["SequenceColumn", "canonical_lists", "count_values", "read_sequence", "sequence_weights"]
+__all__ = ["SequenceColumn", "canonical_lists", "check_weights", "count_values", "read_sequence", "sequence_weights"]
+
+
+_LISTS, _WEIGHTS = pa.large_list(pa.int64()), pa.large_list(pa.float64())
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ def canonical_lists(array: pa.Array, feature: SequenceFeature) -> pa.Array:
     kind = array.type
     scalar = not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
     if scalar and feature.separator is not None:
+        if pa.types.is_null(kind):
+            return array
         # a file where every list has one value reads as numbers
-        return array if pa.types.is_null(kind) else array.cast(pa.large_string())
-    values, lengths = list_parts(array, feature.name)
-    if pa.types.is_null(kind):
+        return check_text(array.cast(pa.large_string()), feature.name, limit=LONGEST_LIST)
+    if pa.types.is_null(kind) or (kind == _LISTS and not array.null_count):
         return array
-    return pa.LargeListArray.from_arrays(pa.array(_offsets(lengths)), ids(values, feature.name)[0])
+    values, lengths = list_parts(array, feature.name)
+    return pa.LargeListArray.from_arrays(pa.array(_offsets(lengths)), ids(values, feature.name, lengths)[0])
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -89,7 +94,7 @@ def sequence_weights(array: pa.Array, feature: SequenceFeature) -> tuple[NDArray
 def canonical_weights(array: pa.Array, feature: SequenceFeature) -> pa.Array:
     """Return a raw column of weights as large lists of float64, or as text where the feature has a separator."""
     where, kind = feature.weights or feature.name, array.type
-    if pa.types.is_null(kind):
+    if pa.types.is_null(kind) or (kind == _WEIGHTS and not array.null_count):
         return array
     scalar = not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
     if scalar and feature.separator is not None:
@@ -97,6 +102,30 @@ def canonical_weights(array: pa.Array, feature: SequenceFeature) -> pa.Array:
     values, lengths = list_parts(array, where)
     flat = pa.array(numbers(values, where), from_pandas=True)
     return pa.LargeListArray.from_arrays(pa.array(_offsets(lengths)), flat)
+
+
+def check_weights(batch: pa.RecordBatch | pa.Table, feature: SequenceFeature) -> None:
+    """Refuse rows with more or fewer weights than values.
+
+    Raises
+    ------
+    DataError
+        ``data.multivalue``.
+    """
+    if feature.weights:
+        raw = canonical_lists(column(batch, feature.name), feature)
+        lengths = _split(raw, feature.separator, feature.name)[1]
+        _refuse_odd(feature, lengths, sequence_weights(column(batch, feature.weights), feature)[1])
+
+
+def _refuse_odd(feature: SequenceFeature, lengths: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+    odd = counts != lengths
+    if odd.any():
+        place = int(np.flatnonzero(odd)[0])
+        what = f"{feature.name!r} and {feature.weights!r} have different numbers of values"
+        example = f"{lengths[place]} values with {counts[place]} weights"
+        where, fix = at_row(place, feature.weights or ""), "deliver one weight a value"
+        raise DataError(Finding("data.multivalue", what, where, int(odd.sum()), (example,), fix))
 
 
 def read_sequence(batch: pa.RecordBatch | pa.Table, feature: SequenceFeature) -> SequenceColumn:
@@ -112,11 +141,14 @@ def read_sequence(batch: pa.RecordBatch | pa.Table, feature: SequenceFeature) ->
         number.
     """
     raw, lengths = _split(canonical_lists(column(batch, feature.name), feature), feature.separator, feature.name)
-    values, _ = ids(raw, feature.name)
+    values, _ = ids(raw, feature.name, lengths)
     keep = np.asarray(values.is_valid()) if values.null_count else np.ones(len(values), np.bool_)
     if pa.types.is_large_string(values.type):
         keep &= np.asarray(pc.not_equal(values, "").fill_null(False))
     weights = _checked_weights(batch, feature, lengths, keep) if feature.weights else None
+    if keep.all() and lengths.max(initial=0) <= feature.max_length:
+        sound_weights = None if weights is None else weights.astype(np.float32)
+        return SequenceColumn(values, _offsets(lengths), sound_weights, len(values), 0, 0)
     rejected = int(len(keep) - keep.sum())
     row = np.repeat(np.arange(len(lengths)), lengths)
     sound = np.bincount(row[keep], minlength=len(lengths)).astype(np.int64)
@@ -140,13 +172,7 @@ def _checked_weights(
 ) -> NDArray[np.float64]:
     assert feature.weights is not None
     weights, counts = sequence_weights(column(batch, feature.weights), feature)
-    odd = counts != lengths
-    if odd.any():
-        place = int(np.flatnonzero(odd)[0])
-        what = f"{feature.name!r} and {feature.weights!r} have different numbers of values"
-        example = f"{lengths[place]} values with {counts[place]} weights"
-        fix = "deliver one weight a value"
-        raise DataError(Finding("data.multivalue", what, feature.weights, int(odd.sum()), (example,), fix))
+    _refuse_odd(feature, lengths, counts)
     wrong = keep & ~np.isfinite(weights)
     if wrong.any():
         what = "weights that are no finite numbers"

@@ -7,43 +7,33 @@ the later passes read, so raw text is parsed once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from postclick.data.arrays import Labels
-from postclick.data.columns import column, ids, list_parts, numbers, require_columns
-from postclick.data.faults import RowFaults, feature_faults, merge_examples
-from postclick.data.ipc import BlockWriter, read_batches
-from postclick.data.labels import ID_ROLES, NO_ID, OrphanPolicy, parse_labels, row_number_ids
+from postclick.data.columns import at_row, column, ids, list_parts, numbers, require_columns
+from postclick.data.faults import RowFaults, feature_faults, located, merge_examples, placed
+from postclick.data.fingerprint import FileMark, check_unchanged
+from postclick.data.ipc import BlockWriter
+from postclick.data.labels import OrphanPolicy, parse_labels, row_number_ids
 from postclick.data.ledger import Ledger
-from postclick.data.log import labels_from_arrow
+from postclick.data.narrow import narrowed
+from postclick.data.partial import Marker
 from postclick.data.rejects import RejectWriter
 from postclick.data.sequences import canonical_lists, canonical_weights, count_values
-from postclick.data.sources.base import Piece, Source, SourceBatch, SplitRole, ValueCounts
+from postclick.data.sources.base import Piece, Source, SourceBatch, ValueCounts
+from postclick.data.staged import LABEL, ROW, StagedFile, StagedPiece
 from postclick.errors import DataError, Finding
 from postclick.schema import DenseFeature, EmbeddingFeature, Schema, SequenceFeature
 
-__all__ = [
-    "ROW",
-    "StageTask",
-    "StagedFile",
-    "StagedPiece",
-    "column_types",
-    "label_columns",
-    "read_staged",
-    "stage",
-    "staged_labels",
-    "value_totals",
-]
+__all__ = ["StageTask", "label_columns", "stage", "stage_or_error", "staged_pieces", "value_totals"]
 
-ROW = "row:number"
-"""Column of a staged file: the row's number in its source file."""
-_LABEL = "label:"
+_WIDE_VALUES = 4 << 20
+"""Numbers of embedding features staged at once: 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +54,10 @@ class StageTask:
         Scratch folder.
     policy
         What a conversion without click is.
+    marker
+        Sign that the piece is staged; None leaves none.
+    marks
+        What the files that are read looked like when the work was planned.
     """
 
     source: Source
@@ -72,47 +66,8 @@ class StageTask:
     file_index: int
     folder: Path
     policy: OrphanPolicy
-
-
-@dataclass(frozen=True)
-class StagedFile:
-    """One scratch file: rows of one piece whose columns have one set of types."""
-
-    path: Path
-    rows: int
-    types: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class StagedPiece:
-    """What staging a piece left.
-
-    Parameters
-    ----------
-    index, label, role
-        The piece.
-    files
-        Scratch files in order.
-    ledger
-        Rows read and rejected, values read, and those lost in the source or with a rejected row.
-    examples
-        Reason -> (place, value) of the first few rejected rows.
-    refusals
-        Findings that stop the preparation.
-    """
-
-    index: int
-    label: str
-    role: SplitRole | None
-    files: tuple[StagedFile, ...]
-    ledger: Ledger
-    examples: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    refusals: tuple[Finding, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """Rows kept."""
-        return sum(file.rows for file in self.files)
+    marker: Marker | None = None
+    marks: tuple[FileMark, ...] = ()
 
 
 def canonical(batch: pa.RecordBatch, schema: Schema) -> tuple[dict[str, pa.Array], dict[str, int]]:
@@ -142,7 +97,8 @@ def _embedding(raw: pa.Array, feature: EmbeddingFeature) -> pa.Array:
         examples = tuple(str(length) for length in lengths[wrong][:3])
         what = f"expected vectors of {feature.size} numbers, found other lengths"
         fix = "declare the size that is there"
-        raise DataError(Finding("data.schema_mismatch", what, feature.name, int(wrong.sum()), examples, fix))
+        place = at_row(int(np.flatnonzero(wrong)[0]), feature.name)
+        raise DataError(Finding("data.schema_mismatch", what, place, int(wrong.sum()), examples, fix))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     flat = pa.array(numbers(values, feature.name))
     mask = raw.is_null() if raw.null_count else None
@@ -162,21 +118,89 @@ def value_totals(batch: pa.RecordBatch | pa.Table, schema: Schema) -> dict[str, 
 
 
 def stage(task: StageTask) -> StagedPiece:
-    """Read one piece and write what is sound to scratch files, what is not to quarantine."""
+    """Read one piece and write what is sound to scratch files, what is not to quarantine; or find it done already.
+
+    Raises
+    ------
+    DataError
+        What is wrong with the piece as a whole; ``data.changed_underfoot`` where a file is not the planned one.
+    """
+    body = None if task.marker is None else task.marker.read()
+    if body is not None and (done := StagedPiece.from_dict(body, task.folder)).there:
+        return done
+    if task.marker is not None:
+        task.marker.clear()
+    for pattern in (f"staged-{task.index:05d}-*", f"rejects/{task.index:05d}-*"):
+        for path in task.folder.glob(pattern):
+            path.unlink()
+    check_unchanged(task.marks)
+    piece = _stage(task)
+    check_unchanged(task.marks)
+    if task.marker is not None:
+        task.marker.write(piece.to_dict())
+    return piece
+
+
+def stage_or_error(task: StageTask) -> StagedPiece | DataError:
+    """Stage one piece; what is wrong with it is returned, so that the other pieces are staged and judged as well."""
+    try:
+        return stage(task)
+    except DataError as error:
+        return error
+
+
+def staged_pieces(results: Iterable[StagedPiece | DataError]) -> list[StagedPiece]:
+    """Return the pieces of a whole pass.
+
+    Raises
+    ------
+    DataError
+        What is wrong with any of them, all together; the same fault of several pieces once, with their count.
+    """
+    pieces: list[StagedPiece] = []
+    problems: dict[tuple[str, str, str], Finding] = {}
+    for result in results:
+        if isinstance(result, StagedPiece):
+            pieces.append(result)
+            continue
+        for item in result.findings:
+            key = (item.code, item.what, item.where.partition(":")[0])
+            first = problems.get(key)
+            problems[key] = item if first is None else replace(first, count=(first.count or 1) + (item.count or 1))
+    if problems:
+        raise DataError(*problems.values())
+    return pieces
+
+
+def _stage(task: StageTask) -> StagedPiece:
     schema = task.source.schema
     ledger, examples = Ledger(), dict[str, tuple[tuple[str, str], ...]]()
     refusals: list[Finding] = []
     with contextlib.ExitStack() as stack:
         writer = _FileWriter(task, stack)
         rejects = RejectWriter(task.folder, f"{task.index:05d}")
-        for batch in task.source.read(task.piece):
-            part = _stage_batch(batch, schema, task, writer, rejects)
+        for batch in _narrowed(task.source.read(task.piece), schema):
+            with placed(batch.label, batch.first_row):
+                part = _stage_batch(batch, schema, task, writer, rejects)
             ledger += part.ledger
             examples = merge_examples(examples, part.examples)
             refusals += part.refusals
         rejects.flush()
     staged = writer.files()
     return StagedPiece(task.index, task.piece.label, task.piece.role, staged, ledger, examples, _sum_findings(refusals))
+
+
+def _narrowed(batches: Iterator[SourceBatch], schema: Schema) -> Iterator[SourceBatch]:
+    """Cut batches with long vectors into shorter ones, which take less memory at once."""
+    width = sum(feature.size for feature in schema.embeddings)
+    most = max(1, _WIDE_VALUES // width) if width else 0
+    for batch in batches:
+        if not width or batch.table.num_rows <= most:
+            yield batch
+            continue
+        for start in range(0, batch.table.num_rows, most):
+            part = batch.table.slice(start, most)
+            yield SourceBatch(part, batch.label, batch.first_row + start, {} if start else batch.values)
 
 
 @dataclass(frozen=True)
@@ -198,7 +222,6 @@ def _stage_batch(
         faults,
         policy=task.policy,
         row_ids=row_number_ids(task.file_index, batch.first_row, rows),
-        where=batch.label,
     )
     features, lost = canonical(table, schema)
     whole = pa.RecordBatch.from_pydict(features) if features else table
@@ -206,7 +229,7 @@ def _stage_batch(
     numbered = np.arange(batch.first_row, batch.first_row + rows)
     staged = {**features, **label_columns(parsed.labels), ROW: pa.array(numbered)}
     if task.policy == "set_click":
-        staged[f"{_LABEL}set_click"] = pa.array(parsed.orphans.astype(np.int8))
+        staged[f"{LABEL}set_click"] = pa.array(parsed.orphans.astype(np.int8))
     kept = pa.RecordBatch.from_pydict(staged)
     gone: dict[str, int] = {}
     if faults.any:
@@ -218,7 +241,8 @@ def _stage_batch(
         writer.write(kept)
     values = _values(batch, value_totals(whole, schema), lost, gone)
     ledger = Ledger(read=rows, rejected=faults.counts(), values=values)
-    return _BatchPart(ledger, faults.located(batch.label, batch.first_row), parsed.refusals)
+    refusals = tuple(located(finding, batch.label, batch.first_row) for finding in parsed.refusals)
+    return _BatchPart(ledger, faults.located(batch.label, batch.first_row), refusals)
 
 
 def _values(
@@ -256,39 +280,57 @@ def label_columns(labels: Labels) -> dict[str, pa.Array]:
         if values is None:
             continue
         if values.dtype != object:
-            columns[_LABEL + entry.name] = pa.array(values)
+            columns[LABEL + entry.name] = pa.array(values)
         elif len(values) and values[0] is None:
-            columns[_LABEL + entry.name] = pa.nulls(len(values))
+            columns[LABEL + entry.name] = pa.nulls(len(values))
         else:
-            columns[_LABEL + entry.name] = pa.array(values, pa.large_string())
+            columns[LABEL + entry.name] = pa.array(values, pa.large_string())
     return columns
 
 
 class _FileWriter:
-    """Writes batches to numbered files, a new one where the types change (a column that was null so far)."""
+    """Writes batches to numbered files, a new one where the types change (a column that was null or narrow so far)."""
 
     def __init__(self, task: StageTask, stack: contextlib.ExitStack) -> None:
         self._task, self._stack = task, stack
         self._found: list[StagedFile] = []
         self._writer: BlockWriter | None = None
+        self._types: dict[str, str] = {}
+        self._wide: set[str] = set()
         self._rows = 0
+        self._span: tuple[int, int] | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
-        if self._writer is None or self._writer.schema != batch.schema:
+        types = {item.name: str(item.type) for item in batch.schema}
+        slim = self._slim(batch)
+        if self._writer is None or self._writer.schema != slim.schema:
             self._finish()
             name = f"staged-{self._task.index:05d}-{len(self._found):03d}.arrow"
-            self._writer = BlockWriter(self._task.folder / name, compress=True)
+            self._writer, self._types = BlockWriter(self._task.folder / name), types
             self._stack.push(self._writer)
-        self._writer.write(batch)
+        ids = _ascending(batch)
+        if not self._rows:
+            self._span = ids
+        elif self._span is not None:
+            self._span = (self._span[0], ids[1]) if ids is not None and self._span[1] < ids[0] else None
+        self._writer.write(slim)
         self._rows += batch.num_rows
+
+    def _slim(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the columns narrowed; one that was too wide once stays wide, or files would open again and again."""
+        columns = {}
+        for name, array in zip(batch.schema.names, batch.columns, strict=True):
+            slim = array if name in self._wide else narrowed(array)
+            if slim is array and len(array) != array.null_count:
+                self._wide.add(name)
+            columns[name] = slim
+        return pa.RecordBatch.from_pydict(columns)
 
     def _finish(self) -> None:
         if self._writer is None:
             return
-        assert self._writer.schema is not None
         self._writer.close()
-        types = {item.name: str(item.type) for item in self._writer.schema}
-        self._found.append(StagedFile(self._writer.path, self._rows, types))
+        self._found.append(StagedFile(self._writer.path, self._rows, self._types, self._span))
         self._writer, self._rows = None, 0
 
     def files(self) -> tuple[StagedFile, ...]:
@@ -296,69 +338,10 @@ class _FileWriter:
         return tuple(self._found)
 
 
-def column_types(pieces: Sequence[StagedPiece]) -> dict[str, pa.DataType]:
-    """Return the one type of each staged column over all pieces.
-
-    Raises
-    ------
-    DataError
-        ``data.schema_mismatch`` (D09) for every column that has two, with the first file of each.
-    """
-    seen: dict[str, dict[str, str]] = {}
-    for piece in pieces:
-        for file in piece.files:
-            for name, kind in file.types.items():
-                seen.setdefault(name, {}).setdefault(kind, piece.label)
-    problems, types = [], {}
-    for name, kinds in seen.items():
-        typed = {kind: label for kind, label in kinds.items() if "null" not in kind}
-        untyped = "int64" if name.startswith(_LABEL) else max(kinds, key=len)
-        if len(typed) > 1:
-            found = " and ".join(f"{_readable(kind)} in {label}" for kind, label in typed.items())
-            fix = "deliver one type in all files"
-            what = f"column {name.removeprefix(_LABEL)!r} is {found}"
-            problems.append(Finding("data.schema_mismatch", what, fix=fix))
-        types[name] = _type(next(iter(typed), untyped))
-    if problems:
-        raise DataError(*problems)
-    return types
-
-
-def _readable(kind: str) -> str:
-    return kind.replace("large_string", "text").replace("large_list", "list").replace("int64", "integer")
-
-
-def _type(text: str) -> pa.DataType:
-    if text.startswith("large_list<"):
-        return pa.large_list(_type(text.removesuffix(">").split(": ")[-1]))
-    return pa.null() if text == "null" else pa.type_for_alias(text)
-
-
-def read_staged(
-    file: StagedFile, types: Mapping[str, pa.DataType], names: Sequence[str] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Yield a staged file's batches with every column in its type over all pieces."""
-    for batch in read_batches(file.path, names):
-        columns: dict[str, Any] = {}
-        for name in batch.schema.names:
-            array, kind = batch.column(name), types[name]
-            if array.type != kind:
-                absent = _absent_id(name, kind)
-                array = array.cast(kind) if absent is None else pa.repeat(pa.scalar(absent, kind), len(array))
-            columns[name] = array
-        yield pa.RecordBatch.from_pydict(columns)
-
-
-def _absent_id(name: str, kind: pa.DataType) -> str | int | None:
-    if name.removeprefix(_LABEL) not in ID_ROLES or not name.startswith(_LABEL):
+def _ascending(batch: pa.RecordBatch) -> tuple[int, int] | None:
+    """Return the first and the last exposure id where each is larger than the one before."""
+    ids = batch.column(f"{LABEL}exposure_id")
+    if not pa.types.is_int64(ids.type):
         return None
-    return NO_ID if pa.types.is_int64(kind) else ""
-
-
-def staged_labels(batch: pa.RecordBatch | pa.Table) -> Labels:
-    """Return the labels of staged rows."""
-    if isinstance(batch, pa.Table):
-        batch = pa.RecordBatch.from_pydict({name: column(batch, name) for name in batch.schema.names})
-    labels = labels_from_arrow(batch)
-    assert labels is not None
-    return labels
+    values = np.asarray(ids)
+    return (int(values[0]), int(values[-1])) if bool((values[1:] > values[:-1]).all()) else None

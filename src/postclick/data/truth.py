@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from postclick.data.columns import as_kind, column, id_kind, ids
-from postclick.data.ipc import read_batches, write_table
-from postclick.data.log import SPLITS
+from postclick.data.columns import IdKind, as_kind, column, id_kind, ids
+from postclick.data.hashing import stable_hash
+from postclick.data.ipc import BlockWriter, read_batches
+from postclick.data.log import BLOCK_ROWS, SPLITS
 from postclick.errors import DataError, Finding, InputMissingError
 from postclick.files import MANIFEST, read_manifest
 
 __all__ = ["world_truth", "write_truth"]
 
+Words: TypeAlias = NDArray[np.uint64]
+_PARTITION_ROWS = 8_000_000
+"""Kept ids sorted at once: about 200 MB. More rows take more passes over the truth, not more memory."""
 _COLUMNS = ("exposure_id", "ctr", "cvr_do", "cvr_click", "ctcvr")
 
 
@@ -28,17 +34,62 @@ def world_truth(source: Any) -> Path | None:
     return Path(single) / "truth.parquet" if read_manifest(Path(single)).kind == "world" else None
 
 
-def _kept_ids(log: Path) -> pa.Array:
+def _kept(log: Path) -> Iterator[pa.Array]:
     name = "label:exposure_id"
-    parts = []
     for split in SPLITS:
         for path in sorted((log / split).glob("*.arrow")):
-            parts += [batch.column(0) for batch in read_batches(path, [name])]
-    return pa.concat_arrays(parts)
+            for batch in read_batches(path, [name]):
+                yield batch.column(0)
+
+
+def _words(ids_: pa.Array) -> tuple[Words, Words]:
+    """Return two words an id that together are its identity: an integer itself, of text two hashes."""
+    if pa.types.is_int64(ids_.type):
+        words = np.asarray(ids_.fill_null(0) if ids_.null_count else ids_).view(np.uint64)
+        return words, words
+    text = np.asarray(ids_.fill_null("").to_numpy(zero_copy_only=False), object)
+    return stable_hash(text), stable_hash(text, seed=1)
+
+
+class _KeptIds:
+    """The kept ids of one partition, sorted; remembers which of them were found."""
+
+    def __init__(self, log: Path, partition: int, partitions: int) -> None:
+        self._share = np.uint64(partition), np.uint64(partitions)
+        parts = []
+        for array in _kept(log):
+            words, checks = _words(array)
+            mine = words % self._share[1] == self._share[0]
+            parts.append((words[mine], checks[mine]))
+        words = np.concatenate([part[0] for part in parts])
+        order = np.argsort(words, kind="stable")
+        self._words, self._checks = words[order], np.concatenate([part[1] for part in parts])[order]
+        self._found = np.zeros(len(order), np.bool_)
+
+    def find(self, keys: pa.Array) -> NDArray[np.bool_]:
+        """Return which of the keys are among them."""
+        words, checks = _words(keys)
+        if not len(self._words):
+            return np.zeros(len(words), np.bool_)
+        place = np.minimum(np.searchsorted(self._words, words), len(self._words) - 1)
+        known: NDArray[np.bool_] = (self._words[place] == words) & (self._checks[place] == checks)
+        self._found[place[known]] = True
+        return known
+
+    def lost(self, log: Path) -> tuple[int, list[str]]:
+        """Return how many were not found, and the first three."""
+        missing, examples = self._words[~self._found], list[str]()
+        for array in _kept(log) if len(missing) else ():
+            if len(examples) < 3:
+                gone = np.isin(_words(array)[0], missing)
+                examples += [str(value) for value in array.filter(pa.array(gone))[:3].to_pylist()]
+        return len(missing), examples[:3]
 
 
 def write_truth(truth: Path, log: Path) -> None:
     """Write ``truth.arrow`` into a log under construction, in the order of ``truth.parquet``.
+
+    Kept ids are looked up a partition of them at a time, so memory does not grow with the rows.
 
     Raises
     ------
@@ -50,20 +101,42 @@ def write_truth(truth: Path, log: Path) -> None:
     if not truth.is_file():
         raise InputMissingError(Finding("input.missing", "no such file", str(truth)))
     try:
-        table = pq.read_table(truth, columns=list(_COLUMNS))
+        file = pq.ParquetFile(truth)
+        absent = [name for name in _COLUMNS if name not in file.schema_arrow.names]
+        if absent:
+            raise DataError(Finding("data.schema_mismatch", f"the truth lacks {', '.join(absent)}", truth.name))
+        _write(file, log, truth.name)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(Finding("data.corrupt_file", str(error), truth.name)) from error
-    absent = [name for name in _COLUMNS if name not in table.schema.names]
-    if absent:
-        raise DataError(Finding("data.schema_mismatch", f"the truth lacks {', '.join(absent)}", truth.name))
-    kept = _kept_ids(log)
-    keys = as_kind(ids(column(table, "exposure_id"), "exposure_id")[0], id_kind(kept))
-    unknown = pc.invert(pc.is_in(kept, keys))
-    lost = int(pc.sum(unknown).as_py() or 0)
-    if lost:
-        examples = tuple(str(key) for key in kept.filter(unknown)[:3].to_pylist())
-        fix = "pass the truth of this world"
-        raise DataError(Finding("data.schema_mismatch", "exposures without truth", truth.name, lost, examples, fix))
-    numbers = {name: column(table, name).cast(pa.float64()) for name in _COLUMNS[1:]}
-    chosen = pa.table({"exposure_id": keys, **numbers}).filter(pc.is_in(keys, kept))
-    write_table(log / "truth.arrow", chosen.combine_chunks())
+
+
+def _write(file: pq.ParquetFile, log: Path, where: str) -> None:
+    kinds = {id_kind(array) for array in _kept(log)}
+    kind = kinds.pop() if kinds else "none"
+    rows = sum(len(array) for array in _kept(log))
+    partitions = max(1, -(-rows // _PARTITION_ROWS))
+    chosen: list[NDArray[np.uint8]] = []
+    for partition in range(partitions):
+        wanted = _KeptIds(log, partition, partitions)
+        for number, (keys, _) in enumerate(_batches(file, kind)):
+            packed = np.packbits(wanted.find(keys))
+            if partition == 0:
+                chosen.append(packed)
+            else:
+                chosen[number] |= packed
+        lost, examples = wanted.lost(log)
+        if lost:
+            fix = "pass the truth of this world"
+            what = "exposures without truth"
+            raise DataError(Finding("data.schema_mismatch", what, where, lost, tuple(examples), fix))
+    with BlockWriter(log / "truth.arrow") as writer:
+        for packed, (keys, batch) in zip(chosen, _batches(file, kind), strict=True):
+            numbers = {name: column(batch, name).cast(pa.float64()) for name in _COLUMNS[1:]}
+            mask = np.unpackbits(packed, count=batch.num_rows).astype(np.bool_)
+            writer.write(pa.RecordBatch.from_pydict({"exposure_id": keys, **numbers}).filter(pa.array(mask)))
+
+
+def _batches(file: pq.ParquetFile, kind: IdKind) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
+    """Yield (exposure ids as the log has them, rows)."""
+    for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=list(_COLUMNS)):
+        yield as_kind(ids(column(batch, "exposure_id"), "exposure_id")[0], kind), batch

@@ -34,6 +34,9 @@ class SparseFeature:
         Values seen fewer times in the training rows go to the unknown row; None takes `prepare`'s ``--min-count``.
     hash_buckets
         Hash values into this many buckets instead of keeping a vocabulary.
+    expected_values
+        How many values the field should have; ten times as many stop `prepare` (a request id in the place of a shop),
+        unless `hash_buckets` bounds the table.
     serving
         What the feature is when serving: ``given``, ``absent`` or a constant (a position trains but is fixed later).
     """
@@ -42,6 +45,7 @@ class SparseFeature:
     side: Side = "context"
     min_count: int | None = None
     hash_buckets: int | None = None
+    expected_values: int | None = None
     serving: Serving = "given"
 
 
@@ -74,7 +78,7 @@ class SequenceFeature:
 
     Parameters
     ----------
-    name, side, min_count, hash_buckets, serving
+    name, side, min_count, hash_buckets, expected_values, serving
         As `SparseFeature`.
     weights
         Column of weights, one a value, or None for weight 1.
@@ -94,6 +98,7 @@ class SequenceFeature:
     separator: str | None = None
     min_count: int | None = None
     hash_buckets: int | None = None
+    expected_values: int | None = None
     serving: Serving = "given"
 
 

@@ -114,7 +114,8 @@ def propose(table: pa.Table) -> Schema:
         raise DataError(*problems)
     features = [feature for name in table.column_names if (feature := _judge(table, name, roles)[0]) is not None]
     unit = _time_unit(table[roles["time"]]) if "time" in roles else "s"
-    return Schema(tuple(features), Columns(**roles, time_unit=unit))
+    named: dict[str, Any] = {**roles, "time_unit": unit}
+    return Schema(tuple(features), Columns(**named))
 
 
 def _no_label(role: str, table: pa.Table) -> Finding:
@@ -155,7 +156,7 @@ def _suits(role: str, name: str, table: pa.Table) -> bool:
     if role == "exposure_id":
         return not _listed(column.type) and len(column.unique()) == len(column)
     if role in ("user_id", "item_id", "campaign"):
-        return not _listed(column.type) and not pa.types.is_floating(column.type)
+        return not _listed(column.type) and (not pa.types.is_floating(column.type) or _whole(column))
     if role == "time" and _plain(name) == "date":
         return bool(pa.types.is_temporal(column.type))
     if role in ("time", "click_time", "conversion_time", "observed_until"):
@@ -178,6 +179,12 @@ def _binary(column: pa.ChunkedArray) -> bool:
         return False
     values = set(pc.unique(column.drop_null()).to_pylist())
     return bool(values) and values <= {0, 1}
+
+
+def _whole(column: pa.ChunkedArray) -> bool:
+    """Whether every number is whole: ids with gaps come as floating point."""
+    known = pc.drop_null(column)
+    return bool(len(known) and pc.all(pc.equal(pc.floor(known), known)).as_py())
 
 
 def _time_unit(column: pa.ChunkedArray) -> Literal["s", "ms", "us", "ns"]:

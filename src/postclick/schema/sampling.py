@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as arrow_csv
-import pyarrow.parquet as pq
 
 from postclick.errors import DataError, Finding, InputMissingError, PostclickError, nearest
+from postclick.schema.csv_text import csv_head
+from postclick.schema.parquet_files import open_parquet, parquet_batches
 
 __all__ = [
     "MISSING_WORDS",
-    "CsvLayout",
     "TextKind",
     "absent",
     "castable",
-    "csv_error",
-    "csv_layout",
     "glob_base",
     "head",
     "ipc_batches",
@@ -57,35 +49,11 @@ _FORMATS: dict[str, RawFormat] = {
     ".feather": "ipc",
     ".ipc": "ipc",
 }
-_DELIMITERS = (",", "\t", ";", "|")
-_HEAD_BYTES = 1 << 20
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "null", "NULL", "None", "\\N")
 """What stands for "no value" in a numeric CSV column; in a text column only the empty cell does ("NA" is Namibia)."""
 _INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
 _INTEGRAL = r"^(0|-?[1-9][0-9]{0,18})(\.0*)?$"
 _NAME_OF_DIGITS = r"^-?(0[0-9]|[0-9]{17})"  # a float would lose the zeros or the last digits
-
-
-@dataclass(frozen=True)
-class CsvLayout:
-    """How a CSV file is to be read.
-
-    Parameters
-    ----------
-    delimiter
-        One of ``, tab ; |``.
-    names
-        The cells of its first record: column names, or values where `names` turn out to be data.
-    records
-        The first records, the first one included.
-    header_lines
-        Lines up to the end of the first record (blank ones before it, line breaks inside its quotes).
-    """
-
-    delimiter: str
-    names: tuple[str, ...]
-    records: tuple[tuple[str, ...], ...] = ()
-    header_lines: int = 1
 
 
 def raw_format(path: Path) -> RawFormat | None:
@@ -142,59 +110,6 @@ def _visible(path: Path) -> bool:
 
 def _missing(finding: Finding) -> list[Path]:
     raise InputMissingError(finding)
-
-
-def csv_layout(path: Path, wanted: Iterable[str] = ()) -> CsvLayout:
-    """Find a CSV's delimiter: the one under which the first records have the same number of cells, more than one.
-
-    A header that holds `wanted` names settles it; on a tie the most cells win. An empty file has no names.
-    """
-    records = {delimiter: _records(path, delimiter) for delimiter in _DELIMITERS}
-    names = set(wanted)
-
-    def rank(delimiter: str) -> tuple[int, bool, int]:
-        rows = records[delimiter][0]
-        even = len({len(row) for row in rows}) == 1 and len(rows[0]) > 1
-        return (len(names & set(rows[0])), even, len(rows[0])) if rows else (0, False, 0)
-
-    best = max(_DELIMITERS, key=rank)
-    rows, lines = records[best]
-    return CsvLayout(best, rows[0] if rows else (), tuple(rows), lines)
-
-
-def _records(path: Path, delimiter: str, limit: int = 20) -> tuple[list[tuple[str, ...]], int]:
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opener(path, "rb") as handle:
-            data = handle.read(_HEAD_BYTES)
-    except (OSError, EOFError) as error:
-        raise DataError(Finding("data.corrupt_file", str(error), path.name)) from error
-    if len(data) == _HEAD_BYTES:
-        data = data[: data.rfind(b"\n") + 1] or data
-    text = data.decode("utf-8-sig", "replace")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows: list[tuple[str, ...]] = []
-    lines = 1
-    try:
-        for row in reader:
-            rows += [tuple(row)] if row else []
-            lines = reader.line_num if len(rows) <= 1 else lines
-            if len(rows) == limit:
-                break
-    except csv.Error as error:
-        raise DataError(Finding("data.csv", str(error), f"{path.name}:{reader.line_num}")) from error
-    return rows, lines
-
-
-def csv_error(error: Exception, where: str) -> DataError:
-    """Turn what Arrow says of a malformed CSV into a typed error with the file and what to do."""
-    text = " ".join(str(error).split())
-    if "UTF8" in text or "utf-8" in text.lower():
-        return DataError(Finding("data.text", text, where, fix="write the file as UTF-8"))
-    if row := re.search(r"Row #(\d+)", text):
-        where = f"{where}:{row.group(1)}"
-    fix = "repair the row: every row needs as many cells as the header, text with the delimiter in quotes"
-    return DataError(Finding("data.csv", text, where, fix=fix))
 
 
 def text_kind(values: pa.ChunkedArray | pa.Array) -> TextKind:
@@ -265,36 +180,17 @@ def head(path: Path, rows: int, names: Sequence[str] | None = None) -> pa.Table:
     kind = raw_format(path)
     try:
         if kind == "csv":
-            return _csv_head(path, rows, names)
+            return csv_head(path, rows, names)
         if kind == "parquet":
-            with pq.ParquetFile(path) as file:
-                schema, batches = file.schema_arrow, file.iter_batches(batch_size=min(rows, 65_536))
-                return _first(batches, rows, schema)
+            with open_parquet(path, path.name) as file:
+                schema = file.schema_arrow
+            return _first(parquet_batches(path, path.name, min(rows, 65_536)), rows, schema)
         with ipc_reader(path) as reader:
             return _first(ipc_batches(reader), rows, reader.schema)
     except PostclickError:
         raise
     except (pa.ArrowException, OSError, EOFError) as error:
         raise DataError(Finding("data.corrupt_file", " ".join(str(error).split()), path.name)) from error
-
-
-def _csv_head(path: Path, rows: int, names: Sequence[str] | None) -> pa.Table:
-    layout = csv_layout(path, names or ())
-    columns = list(names or layout.names)
-    if not columns:
-        return pa.table({})
-    # positions, not names: a duplicated header must reach the check that names it
-    places = [str(place) for place in range(len(columns))]
-    read = arrow_csv.ReadOptions(use_threads=False, column_names=places, skip_rows=0 if names else layout.header_lines)
-    convert = arrow_csv.ConvertOptions(column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=False)
-    parse = arrow_csv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True)
-    if len(layout.records) == (0 if names else 1):
-        return pa.table([pa.array([], pa.string()) for _ in columns], names=columns)
-    try:
-        with arrow_csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as reader:
-            return _first(reader, rows, reader.schema).rename_columns(columns)
-    except pa.ArrowException as error:
-        raise csv_error(error, path.name) from error
 
 
 def _first(batches: Iterable[pa.RecordBatch], rows: int, schema: pa.Schema) -> pa.Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from postclick.binding import bind, unknown_key
-from postclick.errors import ConfigError, Finding, InputMissingError, SchemaError, nearest
+from postclick.errors import ConfigError, ExitCode, Finding, InputMissingError, SchemaError, nearest
 from postclick.schema.features import (
     KINDS,
     DenseFeature,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Columns", "Schema"]
 
 SCHEMA_FORMAT = 1
+_SETTINGS = ("time_unit", "clock_tolerance", "attribution_window", "immature")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class Columns:
         For delayed conversions.
     time_unit
         Unit of numeric times.
+    clock_tolerance
+        Seconds by which a click may lie before its exposure, or a conversion before its click, by clocks that differ.
+    attribution_window
+        Seconds after the click (where there is no click time: after the exposure) in which a conversion counts;
+        with `observed_until` it says which clicks without conversion are final.
+    immature
+        Clicks whose window was still open at `observed_until`: ``refuse`` the data, or ``censor`` the label, so that
+        it is neither 0 nor 1.
     sample_weight
         Weight of the row in losses and metrics.
     propensity
@@ -67,6 +76,9 @@ class Columns:
     conversion_time: str | None = None
     observed_until: str | None = None
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
+    clock_tolerance: float = 0.0
+    attribution_window: float | None = None
+    immature: Literal["refuse", "censor"] = "refuse"
     sample_weight: str | None = None
     propensity: str | None = None
     randomised: str | None = None
@@ -77,7 +89,7 @@ class Columns:
     def named(self) -> dict[str, str]:
         """Return role -> column name of the roles that are set, in declaration order."""
         pairs = (
-            (entry.name, getattr(self, entry.name)) for entry in dataclasses.fields(self) if entry.name != "time_unit"
+            (entry.name, getattr(self, entry.name)) for entry in dataclasses.fields(self) if entry.name not in _SETTINGS
         )
         return {role: name for role, name in pairs if name is not None}
 
@@ -110,7 +122,9 @@ class Schema:
         object.__setattr__(self, "features", tuple(self.features))
         problems = _problems(self)
         if problems:
-            raise SchemaError(*problems)
+            # a label among the features is a fault of the data in TRUST's catalogue (D15), whoever wrote the schema
+            leak = ExitCode.DATA if problems[0].code == "data.leakage" else None
+            raise SchemaError(*problems, exit_code=leak)
 
     @property
     def sparse(self) -> tuple[SparseFeature, ...]:
@@ -181,8 +195,9 @@ class Schema:
         """Return the plain form; defaults and unset roles are left out."""
         names = {kind: name for name, kind in KINDS.items()}
         columns: dict[str, Any] = dict(self.columns.named())
-        if self.columns.time_unit != "s":
-            columns["time_unit"] = self.columns.time_unit
+        for entry in dataclasses.fields(Columns):
+            if entry.name in _SETTINGS and (value := getattr(self.columns, entry.name)) != entry.default:
+                columns[entry.name] = value
         features = [{"name": item.name, "kind": names[type(item)], **_changed(item)} for item in self.features]
         return {"format": SCHEMA_FORMAT, "population": self.population, "columns": columns, "feature": features}
 
@@ -262,6 +277,13 @@ def _problems(schema: Schema) -> list[Finding]:
             problems.append(
                 Finding("schema.duplicate", f"{' and '.join(taken)} share column {column!r}", "schema.columns")
             )
+    times = schema.columns
+    if times.clock_tolerance < 0:
+        what = f"expected 0 or more seconds, got {times.clock_tolerance}"
+        problems.append(Finding("config.value", what, "schema.columns.clock_tolerance"))
+    if times.attribution_window is not None and times.attribution_window <= 0:
+        what = f"expected more than 0 seconds, got {times.attribution_window}"
+        problems.append(Finding("config.value", what, "schema.columns.attribution_window"))
     outcomes = ("click", "conversion", "action", "click_time", "conversion_time", "observed_until", "value")
     for role in outcomes:
         if role in roles and roles[role] in names:

@@ -192,7 +192,9 @@ def test_all_findings_of_all_files_in_one_message(tmp_path):
 def test_extra_columns_are_noted(tmp_path):
     data = table().append_column("session", pa.array([1, 2, 3, 4]))
     source = open_one(data)
-    assert source.protocol.notes == ("1 column not in the schema and ignored: session",)
+    assert source.protocol.notes[0] == "1 column not in the schema and ignored: session"
+    later = open_one(table(), data)
+    assert later.protocol.notes[0] == "1 column not in the schema and ignored: session (first in in memory #2)"
     assert "session" not in read(source).column_names
 
 
@@ -275,11 +277,11 @@ def test_nothing_to_read(tmp_path):
 
 def test_a_damaged_row_group_is_named(tmp_path):
     pq.write_table(table(50_000), tmp_path / "a.parquet", row_group_size=25_000, compression="zstd")
-    source = open_one(tmp_path / "a.parquet")
     column = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(1).column(2)
     with (tmp_path / "a.parquet").open("r+b") as handle:
         handle.seek(column.dictionary_page_offset or column.data_page_offset)
         handle.write(b"\xff" * column.total_compressed_size)
+    source = open_one(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"data\.corrupt_file .*a\.parquet:row group 1"):
         read(source)
 

@@ -1,14 +1,15 @@
 """Raw Ali-CCP: ``sample_skeleton_{train,test}.csv`` joined with ``common_features_{train,test}.csv``.
 
 The skeleton holds an exposure a line (id, click, buy, key of the common features, number, features), the common file
-what many exposures of one user share. The common file of a role is read once a process into arrays; skeleton pieces
-of about 64 MB are then parsed and joined column-wise.
+what many exposures of one user share. The common file of a role is turned to arrays once (`prepare` does that in pieces
+and maps them into memory, other readers hold them); skeleton pieces of about 32 MB are then parsed and joined
+column-wise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from postclick.data.sources.ali_ccp_common import MISSING, Common, Ragged, read_common, select
+from postclick.data.sources.ali_ccp_common import MISSING, Common, Ragged, common_parts, read_common, select
+from postclick.data.sources.ali_ccp_tables import load_tables, write_part, write_tables
 from postclick.data.sources.ali_ccp_text import Features, Lines, line_chunks
 from postclick.data.sources.base import Piece, SourceBatch, SourceProtocol, SplitRole, ValueCounts
 from postclick.data.sources.inputs import Inputs, only_paths
@@ -36,7 +38,9 @@ _FULL_SEQUENCES = ("109_14", "110_14", "127_14", "150_14", "210", "508", "509", 
 COMMON = "common features"
 """Name in the value ledger: keys of the common file that occurred twice, exposures whose key is not in it."""
 _BATCH_ROWS = 65_536
-_PIECE_BYTES = 64 << 20
+_PIECE_BYTES = 32 << 20
+_COUNT_BYTES = 1 << 20
+_NEWLINE = 10
 _NOTES = (
     "user fields come from the common file; a field that a row holds twice keeps its last value, the row's own before "
     "the common one's",
@@ -88,11 +92,14 @@ class AliCcpSource:
         As `Source`; the schema's features are names of Ali-CCP fields, sparse or sequence.
     pairs
         The files by role.
+    tables
+        Path of a common file -> folder of its tables; a file that is not named is read into memory.
     """
 
     protocol: SourceProtocol
     schema: Schema
     pairs: tuple[_Pair, ...]
+    tables: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def open(cls, inputs: Inputs, *, schema: Schema | None = None, fields: str = "aitm") -> AliCcpSource:
@@ -116,21 +123,40 @@ class AliCcpSource:
         return cls(SourceProtocol("ali-ccp", provider_split=True, notes=_NOTES), schema, tuple(pairs))
 
     def pieces(self) -> list[Piece]:
-        """Byte ranges of the skeletons of about 64 MB, cut at line ends; their first rows are counted here."""
-        found = []
-        for pair in self.pairs:
-            row = 0
-            for index, (start, end, rows) in enumerate(_ranges(pair.skeleton)):
-                payload = (str(pair.common), start, end, row)
-                found.append(Piece(pair.skeleton.name, str(pair.skeleton), pair.role, index, payload))
-                row += rows
-        return found
+        """Byte ranges of the skeletons of about 32 MB, cut at line ends; their first rows are counted here."""
+        return [
+            piece
+            for pair in self.pairs
+            for piece in _pieces(pair.skeleton, pair.role, str(pair.common), also=(str(pair.common),))
+        ]
+
+    def side_pieces(self) -> list[Piece]:
+        """Byte ranges of the common files."""
+        files = {pair.common: pair.role for pair in self.pairs}
+        return [piece for path, role in files.items() for piece in _pieces(path, role, "")]
+
+    def stage_side(self, piece: Piece, target: Path) -> None:
+        """Write a byte range of a common file as columns."""
+        assert piece.path is not None
+        _, start, end, row = piece.payload
+        write_part(target, common_parts(Path(piece.path), *_wanted(self.schema), start, end, row))
+
+    def with_sides(self, parts: Mapping[str, list[Path]], folder: Path) -> AliCcpSource:
+        """Put the tables of each common file together."""
+        tables: dict[str, Path] = {}
+        single, lists = _wanted(self.schema)
+        for path in dict.fromkeys(str(pair.common) for pair in self.pairs):
+            tables[path] = folder / str(len(tables))
+            tables[path].mkdir()
+            write_tables(parts.get(path, []), tables[path], len(single), len(lists))
+        return replace(self, tables=tables)
 
     def read(self, piece: Piece) -> Iterator[SourceBatch]:
         """Yield the piece's exposures; user fields are null where the common file lacks the key, and counted."""
         assert piece.path is not None
         common_path, start, end, row = piece.payload
-        common = _common(Path(common_path), self.schema)
+        table = self.tables.get(common_path)
+        common = _common(Path(common_path), self.schema) if table is None else load_tables(table)
         values = {COMMON: ValueCounts(read=common.replaced_keys, replaced=common.replaced_keys)}
         pending = values if piece.index == 0 and common.replaced_keys else {}
         for data in line_chunks(Path(piece.path), start, end):
@@ -201,26 +227,39 @@ def _check_names(schema: Schema) -> None:
         raise DataError(*problems)
 
 
+def _pieces(path: Path, role: SplitRole, joined: str, also: tuple[str, ...] = ()) -> Iterator[Piece]:
+    row = 0
+    for index, (start, end, rows) in enumerate(_ranges(path)):
+        yield Piece(path.name, str(path), role, index, (joined, start, end, row), also)
+        row += rows
+
+
 def _ranges(path: Path) -> Iterator[tuple[int, int, int]]:
     """Yield (start, end, lines) of pieces of whole lines."""
     start = position = rows = 0
-    with path.open("rb") as handle:
-        while data := handle.read(_PIECE_BYTES):
+    buffer = bytearray(min(_PIECE_BYTES, _COUNT_BYTES))
+    with path.open("rb", buffering=0) as handle:
+        while size := handle.readinto(buffer):
+            data = buffer if size == len(buffer) else buffer[:size]
+            rows += data.count(b"\n")
+            position += size
             cut = data.rfind(b"\n") + 1
-            lines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n")))
-            if cut:
-                yield start, position + cut, rows + lines
-                start, rows = position + cut, 0
-            position += len(data)
+            if cut and position - start >= _PIECE_BYTES:
+                yield start, position - size + cut, rows
+                start, rows = position - size + cut, 0
     if position > start:
-        yield start, position, rows + 1
+        yield start, position, rows + (data[-1] != _NEWLINE)
+
+
+def _wanted(schema: Schema) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
+    """Return the names of the single-valued fields, and names and maximal lengths of the sequences."""
+    lists = tuple((feature.name, feature.max_length) for feature in schema.sequences)
+    return tuple(feature.name for feature in schema.sparse), lists
 
 
 def _common(path: Path, schema: Schema) -> Common:
     stat = path.stat()
-    single = tuple(feature.name for feature in schema.sparse)
-    lists = tuple((feature.name, feature.max_length) for feature in schema.sequences)
-    return _cached_common(path, stat.st_size, stat.st_mtime_ns, single, lists)
+    return _cached_common(path, stat.st_size, stat.st_mtime_ns, *_wanted(schema))
 
 
 # one: the full train and test tables do not fit beside each other in a small machine, and roles are read in turn
@@ -286,9 +325,10 @@ def _sequence(
     assert features.weight is not None
     mine = Ragged.build(features.line[chosen], features.value[chosen], features.weight[chosen], len(shared))
     both = theirs.join(mine)
-    offsets = pa.array(both.offsets, pa.int32())
-    values = pa.ListArray.from_arrays(offsets, pa.array(both.values, pa.int64()))
-    return values, pa.ListArray.from_arrays(offsets, pa.array(both.weights)), theirs.cut_total
+    offsets = pa.array(both.offsets)
+    values = pa.LargeListArray.from_arrays(offsets, pa.array(both.values.astype(np.int64, copy=False)))
+    weights = pa.LargeListArray.from_arrays(offsets, pa.array(both.weights.astype(np.float64)))
+    return values, weights, theirs.cut_total
 
 
 def _add(left: Mapping[str, ValueCounts], right: Mapping[str, ValueCounts]) -> dict[str, ValueCounts]:

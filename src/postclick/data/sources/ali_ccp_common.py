@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from postclick.data.sources.ali_ccp_text import Features, Lines, Places, Words, line_chunks
 
-__all__ = ["MISSING", "Common", "Ragged", "read_common", "select"]
+__all__ = ["MISSING", "Common", "CommonPart", "Ragged", "common_parts", "index_keys", "read_common", "select"]
 
 MISSING = int(np.iinfo(np.int64).min)
 """A single-valued field that a row does not have."""
@@ -61,12 +61,12 @@ class Ragged:
 
     def take(self, index: Places) -> Ragged:
         """Return the lists at `index`; a negative index is an empty list."""
-        if len(self.cut) == 0:
+        if len(self.values) == 0 and not self.cut_total:
             nothing = np.zeros(len(index), np.int64)
             return Ragged(self.values, self.weights, _offsets(nothing), nothing)
         there = index >= 0
         place = np.where(there, index, 0)
-        lengths = np.where(there, np.diff(self.offsets)[place], 0)
+        lengths = np.where(there, self.offsets[place + 1] - self.offsets[place], 0)
         offsets = _offsets(lengths)
         source = np.arange(offsets[-1]) + np.repeat(self.offsets[place] - offsets[:-1], lengths)
         return Ragged(self.values[source], self.weights[source], offsets, np.where(there, self.cut[place], 0))
@@ -122,23 +122,23 @@ class Common:
         probability 1e-27).
     order
         Row in the tables below of each sorted key [U].
+    replaced_keys
+        Keys that occurred again; their last line counts.
     single
         int64 [U, F], `MISSING` where the key lacks the field.
     replaced
         int32 [U, F]: earlier values that the last one replaced; None where there were none.
     lists
         One a sequence field.
-    replaced_keys
-        Keys that occurred again; their last line counts.
     """
 
     keys: Words
     checks: Words
     order: Places
+    replaced_keys: int
     single: Places
     replaced: NDArray[np.int32] | None
     lists: tuple[Ragged, ...]
-    replaced_keys: int
 
     def find(self, keys: Words, checks: Words) -> Places:
         """Return the table row of each key, -1 where it is not there."""
@@ -159,8 +159,21 @@ class Common:
         return found, replaced
 
 
-def read_common(path: Path, single: Sequence[str], lists: Sequence[tuple[str, int]]) -> Common:
-    """Read a common-feature file in chunks.
+@dataclass(frozen=True)
+class CommonPart:
+    """Some lines of the file: keys as in `Common`, and beside them `single`, `replaced` and `lists`."""
+
+    keys: Words
+    checks: Words
+    single: Places
+    replaced: Places | None
+    lists: tuple[Ragged, ...]
+
+
+def common_parts(
+    path: Path, single: Sequence[str], lists: Sequence[tuple[str, int]], start: int, end: int, first_line: int
+) -> Iterator[CommonPart]:
+    """Read the bytes [start, end) of a common-feature file in chunks.
 
     Parameters
     ----------
@@ -170,27 +183,40 @@ def read_common(path: Path, single: Sequence[str], lists: Sequence[tuple[str, in
         Names of single-valued fields, F.
     lists
         Names and maximal lengths of sequence fields.
+    start, end
+        Of whole lines.
+    first_line
+        Number of the first one, from 0, for messages.
     """
     names = [*single, *(name for name, _ in lists)]
-    parts: list[tuple[Words, Words, Places, Places | None]] = []
-    ragged: list[list[Ragged]] = [[] for _ in lists]
-    row = 0
-    for data in line_chunks(path, 0, path.stat().st_size):
-        lines = Lines(data, 2, path.name, row)
+    for data in line_chunks(path, start, end):
+        lines = Lines(data, 2, path.name, first_line)
         features = lines.features(names, weights=bool(lists))
-        parts.append((*lines.digests(0), *select(features, len(lines), len(single))))
-        for place, (_, longest) in enumerate(lists):
-            ragged[place].append(_list(features, len(single) + place, len(lines), longest))
-        row += len(lines)
+        found = tuple(
+            _list(features, len(single) + place, len(lines), longest) for place, (_, longest) in enumerate(lists)
+        )
+        yield CommonPart(*lines.digests(0), *select(features, len(lines), len(single)), found)
+        first_line += len(lines)
+
+
+def read_common(path: Path, single: Sequence[str], lists: Sequence[tuple[str, int]]) -> Common:
+    """Read a whole common-feature file into memory; `single` and `lists` as in `common_parts`."""
+    parts: list[CommonPart] = []
+    ragged: list[list[Ragged]] = [[] for _ in lists]
+    for part in common_parts(path, single, lists, 0, path.stat().st_size, 0):
+        parts.append(replace(part, lists=()))
+        for place, found in enumerate(part.lists):
+            ragged[place].append(found)
     if not parts:
         return _empty(len(single), len(lists))
-    keys, checks, values = (np.concatenate([part[place] for part in parts]) for place in range(3))
     replaced = None
-    if any(part[3] is not None for part in parts):
-        counts = [np.zeros(part[2].shape, np.int32) if part[3] is None else part[3].astype(np.int32) for part in parts]
-        replaced = np.concatenate(counts)
+    if any(part.replaced is not None for part in parts):
+        shapes = [np.zeros(part.single.shape, np.int32) if part.replaced is None else part.replaced for part in parts]
+        replaced = np.concatenate([counts.astype(np.int32) for counts in shapes])
+    keys, checks = np.concatenate([part.keys for part in parts]), np.concatenate([part.checks for part in parts])
+    values = np.concatenate([part.single for part in parts])
     # field by field, each freed as it is stacked: the lists of all fields twice would be several GB
-    return _index(keys, checks, values, replaced, tuple(_stack(ragged.pop(0)) for _ in lists))
+    return Common(*index_keys(keys, checks), values, replaced, tuple(_stack(ragged.pop(0)) for _ in lists))
 
 
 def _list(features: Features, field: int, rows: int, longest: int) -> Ragged:
@@ -209,19 +235,23 @@ def _stack(parts: Sequence[Ragged]) -> Ragged:
     return Ragged(values, weights, _offsets(lengths), np.concatenate([part.cut for part in parts]))
 
 
-def _index(
-    keys: Words, checks: Words, single: Places, replaced: NDArray[np.int32] | None, lists: tuple[Ragged, ...]
-) -> Common:
-    """Sort the keys; of a key that occurs twice the last line stays."""
+def index_keys(keys: Words, checks: Words) -> tuple[Words, Words, Places, int]:
+    """Sort the keys; of a key that occurs twice the last line stays.
+
+    Returns
+    -------
+    tuple
+        Sorted keys, their checks, the row that each stands for, and how many keys occurred again.
+    """
     order = np.lexsort((np.arange(len(keys)), checks, keys))
     keys, checks = keys[order], checks[order]
     last = np.ones(len(keys), np.bool_)
     last[:-1] = (keys[1:] != keys[:-1]) | (checks[1:] != checks[:-1])
-    return Common(keys[last], checks[last], order[last], single, replaced, lists, int((~last).sum()))
+    return keys[last], checks[last], order[last], int((~last).sum())
 
 
 def _empty(single: int, lists: int) -> Common:
     nothing = np.zeros(0, np.uint64)
     whole = np.zeros(0, np.int64)
     ragged = Ragged(whole, np.zeros(0, np.float32), np.zeros(1, np.int64), whole)
-    return Common(nothing, nothing, whole, np.zeros((0, single), np.int64), None, (ragged,) * lists, 0)
+    return Common(nothing, nothing, whole, 0, np.zeros((0, single), np.int64), None, (ragged,) * lists)

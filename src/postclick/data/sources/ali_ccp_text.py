@@ -29,6 +29,14 @@ _COMMA, _NEWLINE = 44, 10
 _ZEROS, _CARRY, _HIGH = np.uint64(0x3030303030303030), np.uint64(0x7676767676767676), np.uint64(0x8080808080808080)
 # keep the last n bytes of a little-endian word, n = 0 ... 8
 _KEEP = np.array([0] + [(2**64 - 1) ^ (2 ** (64 - 8 * n) - 1) for n in range(1, 9)], np.uint64)
+_DOTS, _ONES = np.uint64(0x2E2E2E2E2E2E2E2E), np.uint64(0x0101010101010101)
+# by the place of the dot, 8 without one: the bytes above and below it, and what its digits count
+_ABOVE = np.array([2**64 - 2 ** (8 * n + 8) for n in range(8)] + [2**64 - 1], np.uint64)
+_BELOW = np.array([2 ** (8 * n) - 1 for n in range(8)] + [0], np.uint64)
+_POWER = np.array([10.0 ** (7 - n) for n in range(8)] + [1.0])
+# 256^n mod 19 is another number for each place n; 0 is no dot
+_PLACE = np.full(19, 8, np.int64)
+_PLACE[[256**n % 19 for n in range(8)]] = range(8)
 _CHUNK_BYTES = 4 << 20
 
 
@@ -51,6 +59,17 @@ def line_chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
                 rest += data
         if rest:
             yield rest + b"\n"
+
+
+def _eight(word: Words) -> tuple[Words, NDArray[np.bool_]]:
+    """Return the number of up to eight digits, given as their values a byte, and whether all are digits.
+
+    After Lemire, "Quickly parsing eight digits", 2018.
+    """
+    good = (((word + _CARRY) | word) & _HIGH) == 0
+    word = (word * np.uint64(2561)) >> np.uint64(8)
+    word = ((word & np.uint64(0x00FF00FF00FF00FF)) * np.uint64(6553601)) >> np.uint64(16)
+    return ((word & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(42949672960001)) >> np.uint64(32), good
 
 
 @dataclass(frozen=True)
@@ -194,21 +213,38 @@ class Lines:
         return value.view(np.int64)
 
     def _digits(self, start: Places, end: Places) -> tuple[Words, NDArray[np.bool_]]:
-        """Decode runs of 1 to 19 digits, eight at a time (after Lemire, "Quickly parsing eight digits", 2018)."""
+        """Decode runs of 1 to 19 digits, eight at a time."""
         length = end - start
         good = (length > 0) & (length <= 19)
         total = np.zeros(len(length), np.uint64)
         for done in range(0, min(int(length.max(initial=0)), 19), 8):
-            word = (self._words[end - 8 - done] ^ _ZEROS) & _KEEP[np.clip(length - done, 0, 8)]
-            good &= (((word + _CARRY) | word) & _HIGH) == 0
-            word = (word * np.uint64(2561)) >> np.uint64(8)
-            word = ((word & np.uint64(0x00FF00FF00FF00FF)) * np.uint64(6553601)) >> np.uint64(16)
-            word = ((word & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(42949672960001)) >> np.uint64(32)
-            total += word * np.uint64(10**done)
+            eight, fine = _eight((self._words[end - 8 - done] ^ _ZEROS) & _KEEP[np.clip(length - done, 0, 8)])
+            good &= fine
+            total = eight if done == 0 else total + eight * np.uint64(10**done)
         return total, good
 
     def _decimals(self, start: Places, end: Places, line: Places) -> NDArray[np.float32]:
-        """Decode weights: digits with at most one point exactly (a quotient of two exact floats), others by NumPy."""
+        """Decode weights: up to eight characters in one word, others by the general way."""
+        length = end - start
+        word = self._words[end - 8] & _KEEP[np.clip(length, 0, 8)]
+        dot = word ^ _DOTS
+        dot = (dot - _ONES) & ~dot & _HIGH  # the lowest bit set is that of the first dot
+        dot &= np.uint64(0) - dot
+        place = _PLACE[((dot >> np.uint64(7)) % np.uint64(19)).astype(np.intp)]
+        # the digits before the dot move up over it, and leave a zero behind
+        moved = (word & _ABOVE[place]) | ((word & _BELOW[place]) << np.uint64(8))
+        count = length - (place < 8)
+        value, good = _eight((moved ^ _ZEROS) & _KEEP[np.clip(count, 0, 8)])
+        good &= (length <= 8) & (count > 0)
+        result = value.astype(np.float64) / _POWER[place]
+        rest = np.flatnonzero(~good)
+        if len(rest):
+            result[rest] = self._long_decimals(start[rest], end[rest], line[rest])
+        weights: NDArray[np.float32] = result.astype(np.float32)
+        return weights
+
+    def _long_decimals(self, start: Places, end: Places, line: Places) -> NDArray[np.float64]:
+        """Decode digits with at most one point exactly (a quotient of two exact floats), others as Python does."""
         dots = np.append(np.flatnonzero(self._bytes == ord(".")), len(self._bytes))
         dot = np.minimum(dots[np.searchsorted(dots, start)], end)
         whole, good = self._digits(start, dot)
@@ -217,12 +253,11 @@ class Lines:
         good &= (fits | (behind == 0)) & (end - start <= 16)
         power = np.power(10.0, np.minimum(behind, 15))
         fraction = np.where(behind == 0, np.uint64(0), fraction)
-        result = (whole.astype(np.float64) * power + fraction.astype(np.float64)) / power
+        result: NDArray[np.float64] = (whole.astype(np.float64) * power + fraction.astype(np.float64)) / power
         odd = np.flatnonzero(~good)
         if len(odd):
             result[odd] = [self._odd(int(start[item]), int(end[item]), int(line[item])) for item in odd]
-        weights: NDArray[np.float32] = result.astype(np.float32)
-        return weights
+        return result
 
     def _odd(self, start: int, end: int, line: int) -> float:
         text: Any = self._bytes[start:end].tobytes()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from postclick.schema import Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Piece", "Source", "SourceBatch", "SourceProtocol", "ValueCounts"]
+__all__ = ["JoinedSource", "Piece", "Source", "SourceBatch", "SourceProtocol", "ValueCounts"]
 
 SplitRole = Literal["train", "valid", "test"]
 
@@ -66,6 +67,8 @@ class Piece:
         Position among the source's pieces of the same file (row group, byte range).
     payload
         What the source needs besides: picklable.
+    also
+        Further files that its rows come from: tables that they are joined with.
     """
 
     label: str
@@ -73,6 +76,12 @@ class Piece:
     role: SplitRole | None = None
     index: int = 0
     payload: Any = None
+    also: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All files that its rows come from; none for data in memory."""
+        return () if self.path is None else (self.path, *self.also)
 
 
 @dataclass(frozen=True)
@@ -141,3 +150,25 @@ class Source(Protocol):
 
     def read(self, piece: Piece) -> Iterator[SourceBatch]:
         """Yield the rows of one piece in order; never holds a whole file."""
+
+
+@runtime_checkable
+class JoinedSource(Source, Protocol):
+    """A source whose rows are joined with tables that `prepare` turns to columns once, before the rows are read."""
+
+    def side_pieces(self) -> list[Piece]:
+        """Return the units of work of the tables, in a reproducible order."""
+
+    def stage_side(self, piece: Piece, target: Path) -> None:
+        """Write one piece of a table as columns to the file `target`."""
+
+    def with_sides(self, parts: Mapping[str, list[Path]], folder: Path) -> JoinedSource:
+        """Return the same source with its tables read from disk, memory-mapped: many processes then share them.
+
+        Parameters
+        ----------
+        parts
+            Path of a table -> its staged pieces in order.
+        folder
+            An empty folder for the tables.
+        """

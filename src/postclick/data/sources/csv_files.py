@@ -7,19 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as arrow_csv
 
+from postclick.data.columns import at_row
+from postclick.data.faults import placed
+from postclick.data.sources.csv_ranges import CsvRange
 from postclick.data.sources.inputs import RawFile, is_csv
 from postclick.errors import DataError, Finding
 from postclick.schema import DenseFeature, Schema, SequenceFeature, SparseFeature
-from postclick.schema.sampling import MISSING_WORDS, CsvLayout, TextKind, csv_error, csv_layout, without_zone
+from postclick.schema.csv_stream import line_of
+from postclick.schema.csv_text import CsvLayout, csv_error, csv_layout, open_csv
+from postclick.schema.sampling import MISSING_WORDS, TextKind, without_zone
 
 __all__ = ["CsvPlan", "csv_batches", "csv_plans", "file_order"]
 
 Purpose: TypeAlias = Literal["label", "id", "number", "time", "text"]
-_BLOCK_BYTES = 4 << 20
+_WHOLE = CsvRange()
+_SCIENTIFIC = r"^-?[0-9]\.[0-9]+[eE]\+[0-9]{2,3}$"
+"""An id as spreadsheets write it when they take it for a number: its last digits are lost."""
 _ROLE_PURPOSES: dict[str, Purpose] = {
     **dict.fromkeys(("click", "conversion", "action", "randomised"), "label"),
     **dict.fromkeys(("exposure_id", "user_id", "item_id", "campaign"), "id"),
@@ -107,9 +114,9 @@ def _column_purposes(schema: Schema) -> dict[str, Purpose]:
 
 
 def csv_batches(
-    file: RawFile, plan: CsvPlan, schema: Schema, kinds: Mapping[str, TextKind]
+    file: RawFile, plan: CsvPlan, schema: Schema, kinds: Mapping[str, TextKind], part: CsvRange = _WHOLE
 ) -> Iterator[pa.RecordBatch]:
-    """Stream the columns of a CSV that a schema names.
+    """Stream the columns of a CSV, or of a part of it, that a schema names.
 
     Ids are int64 where the sample of all files held whole numbers only, else text (never a float, so 2^53 + 1 stays
     exact); dense features and weights float64; labels numbers where every one is a number; times numbers or timestamps.
@@ -117,42 +124,37 @@ def csv_batches(
     Raises
     ------
     DataError
-        ``data.schema_mismatch``: a value that does not fit its column, with file, line and column. ``data.csv``: a
-        ragged row. ``data.text``: no UTF-8. ``data.corrupt_file``: damaged compression.
+        ``data.schema_mismatch``: a value that does not fit its column, with file, line and column. ``data.lossy_cast``:
+        an id in scientific notation, or beyond 64 bits among whole numbers. ``data.csv``: a ragged row, a quote that
+        is not closed. ``data.text``: no UTF-8. ``data.bomb``, ``data.corrupt_file``: compression that swells beyond
+        reason, or is damaged.
     """
     if not plan.names:
         return
     purposes = _column_purposes(schema)
-    places = {str(place): name for place, name in enumerate(plan.names) if name in purposes}
-    types = {place: _csv_type(purposes[name], kinds.get(name)) for place, name in places.items()}
+    places = [name for name in plan.names if name in purposes]
+    types = {
+        str(place): _csv_type(purposes[name], kinds.get(name)) if name in purposes else pa.null()
+        for place, name in enumerate(plan.names)
+    }
+    row, span = part.first_row, (part.start, part.end)
+    assert file.path is not None
     try:
-        with _open(file, plan, types) as reader:
+        with open_csv(file.path, file.label, plan.delimiter, plan.skip, types, MISSING_WORDS, span) as reader:
             for batch in reader:
-                columns = [
-                    _finish(array, purposes[name], kinds.get(name))
-                    for name, array in zip(places.values(), batch.columns, strict=True)
-                ]
-                yield pa.RecordBatch.from_arrays(columns, names=list(places.values()))
+                with placed(file.label, row):
+                    columns = [
+                        _finish(array, name, purposes[name], kinds.get(name))
+                        for name, array in zip(places, batch.columns, strict=True)
+                    ]
+                yield pa.RecordBatch.from_arrays(columns, names=places)
+                row += batch.num_rows
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             return
-        raise _csv_fault(error, file.label, plan) from error
-    except OSError as error:
+        raise _csv_fault(error, file, plan, part.first_row if part.start else -plan.skip) from error
+    except (OSError, EOFError) as error:
         raise DataError(Finding("data.corrupt_file", str(error), file.label, fix="replace the file")) from error
-
-
-def _open(file: RawFile, plan: CsvPlan, types: Mapping[str, pa.DataType]) -> arrow_csv.CSVStreamingReader:
-    read = arrow_csv.ReadOptions(
-        use_threads=False,
-        block_size=_BLOCK_BYTES,
-        column_names=[str(place) for place in range(len(plan.names))],  # a header may name a column twice
-        skip_rows=plan.skip,
-    )
-    parse = arrow_csv.ParseOptions(delimiter=plan.delimiter, newlines_in_values=True)
-    convert = arrow_csv.ConvertOptions(
-        column_types=types, include_columns=list(types), null_values=list(MISSING_WORDS), strings_can_be_null=False
-    )
-    return arrow_csv.open_csv(file.path, read_options=read, parse_options=parse, convert_options=convert)
 
 
 def _csv_type(purpose: Purpose, kind: TextKind | None) -> pa.DataType:
@@ -161,10 +163,12 @@ def _csv_type(purpose: Purpose, kind: TextKind | None) -> pa.DataType:
     return pa.float64() if purpose == "number" else pa.string()
 
 
-def _finish(array: pa.Array, purpose: Purpose, kind: TextKind | None) -> pa.Array:
+def _finish(array: pa.Array, name: str, purpose: Purpose, kind: TextKind | None) -> pa.Array:
     """Turn the text of a column into what it stands for; text that stands for nothing else keeps only "" as missing."""
     if not pa.types.is_string(array.type):
         return array
+    if purpose == "id" and kind == "number":
+        _refuse_scientific(array, name)
     if purpose == "text" or (purpose == "id" and kind not in ("integral", "boolean")):
         return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
     known = pc.if_else(pc.is_in(array, pa.array(MISSING_WORDS)), pa.scalar(None, pa.string()), array)
@@ -177,6 +181,18 @@ def _finish(array: pa.Array, purpose: Purpose, kind: TextKind | None) -> pa.Arra
     return pc.replace_substring_regex(known, r"\.0*$", "").cast(pa.int64())
 
 
+def _refuse_scientific(array: pa.Array, name: str) -> None:
+    """Refuse ids that were written as floating point numbers, as 1.2345679e+17 (D10)."""
+    lost = pc.match_substring_regex(array, _SCIENTIFIC)
+    if pc.any(lost).as_py():
+        mask = np.asarray(lost.fill_null(False))
+        first, count = int(np.flatnonzero(mask)[0]), int(mask.sum())
+        examples = tuple(array.filter(lost)[:3].to_pylist())
+        what = "ids in scientific notation have lost their last digits"
+        fix = "write the column as whole numbers or as text"
+        raise DataError(Finding("data.lossy_cast", what, at_row(first, name), count, examples, fix))
+
+
 def _label(array: pa.Array) -> pa.Array:
     """Labels as numbers, or as booleans, where every one is; a word among them is the fault of its row: text."""
     for kind in (pa.float64(), pa.bool_()):
@@ -187,20 +203,26 @@ def _label(array: pa.Array) -> pa.Array:
     return array
 
 
-def _csv_fault(error: Exception, label: str, plan: CsvPlan) -> DataError:
+def _csv_fault(error: Exception, file: RawFile, plan: CsvPlan, before: int) -> DataError:
     """Name row and column of a value that does not fit; everything else is a malformed file."""
     hit = re.search(
         r"In CSV column #(\d+): (?:Row #(\d+): )?CSV conversion error to (\w+): invalid value '(.*)'", str(error), re.S
     )
     if hit is None and "Failed to parse" in str(error):  # while casting ids written 12.0
         what = f"an id is no whole number, though the first rows of its column are: {' '.join(str(error).split())}"
-        return DataError(Finding("data.schema_mismatch", what, label, fix="repair the row"))
+        return DataError(Finding("data.schema_mismatch", what, file.label, fix="repair the row"))
+    assert file.path is not None
     if hit is None:
-        return csv_error(error, label)
-    column, line, kind, value = hit.groups()
+        return csv_error(error, file.label, file.path, plan.delimiter, plan.skip, before)
+    column, record, kind, value = hit.groups()
     name = plan.names[int(column)]
+    line = line_of(file.path, plan.delimiter, plan.skip, int(record) + before) if record else "?"
+    where = f"{file.label}:{line}:{name}"
+    if kind == "int64" and re.fullmatch(r"[-+]?[0-9]{18,}", value.strip()):
+        what = "an id beyond 64-bit integers, in a column whose first rows hold whole numbers"
+        fix = "deliver these ids as text: a Parquet file, or a letter before the digits"
+        return DataError(Finding("data.lossy_cast", what, where, examples=(value,), fix=fix))
     wanted = "whole numbers in the first rows of all files" if kind == "int64" else "declared as numbers"
-    where = f"{label}:{line or '?'}:{name}"
     fix = "repair the row; a column that mixes numbers and words must come as text: a Parquet file"
     if kind != "int64":
         fix = "repair the row, or declare the column as kind = 'sparse'"

@@ -16,7 +16,7 @@ from postclick.data.sources.base import Piece, SourceBatch, SourceProtocol, Spli
 from postclick.data.sources.inputs import Inputs, only_paths
 from postclick.errors import ConfigError, DataError, Finding, InputMissingError
 from postclick.schema import Columns, Schema, SparseFeature
-from postclick.schema.sampling import csv_error, csv_layout
+from postclick.schema.csv_text import csv_error, csv_layout
 
 __all__ = ["RATING_LAYOUTS", "RatingLayout", "RatingsSource"]
 

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from postclick.data.fingerprint import FileMark, check_unchanged, marks_of
 from postclick.data.sources.base import Piece, SourceBatch, SourceProtocol
 from postclick.data.sources.csv_files import CsvPlan, csv_batches, csv_plans
+from postclick.data.sources.csv_ranges import CsvRange, csv_ranges
+from postclick.data.sources.differences import clock_notes, compared, drifted, ignored_columns
 from postclick.data.sources.inputs import Inputs, RawFile, is_csv, raw_inputs
 from postclick.errors import DataError, Finding, InputMissingError
 from postclick.schema import Schema
 from postclick.schema.check import check_columns
 from postclick.schema.inference import propose
+from postclick.schema.parquet_files import parquet_batches, reading
+from postclick.schema.parquet_footer import read_footer
 from postclick.schema.sampling import (
     MISSING_WORDS,
     TextKind,
@@ -33,7 +37,7 @@ from postclick.schema.sampling import (
 __all__ = ["BATCH_ROWS", "TabularSource"]
 
 BATCH_ROWS = 65_536
-_PIECE_ROWS = 1_000_000
+_PIECE_ROWS = 250_000
 _SAMPLE_ROWS = 20_000
 _LATER_SAMPLE_ROWS = 1_000
 
@@ -52,6 +56,8 @@ class TabularSource:
         Label of a CSV file -> how it is read.
     kinds
         Column -> what its text is in all CSV files sampled: ids are int64 only where every one is a whole number.
+    marks
+        Path -> what the file looked like before its first rows were looked at (D08).
     """
 
     protocol: SourceProtocol
@@ -59,6 +65,7 @@ class TabularSource:
     files: tuple[RawFile, ...]
     csv: Mapping[str, CsvPlan] = field(default_factory=dict)
     kinds: Mapping[str, TextKind] = field(default_factory=dict)
+    marks: Mapping[str, FileMark] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(
@@ -90,6 +97,7 @@ class TabularSource:
             ``data.schema_mismatch`` (all files' findings together), ``data.csv``, ``data.corrupt_file``.
         """
         files = raw_inputs(inputs)
+        marks = marks_of(str(file.path) for file in files if file.path is not None)
         csv, notes = csv_plans(files, schema)
         samples = _samples(files, csv)
         if not any(len(sample) for sample in samples):
@@ -97,18 +105,40 @@ class TabularSource:
             raise InputMissingError(Finding("data.empty", "no row at all", where, fix="pass files with rows"))
         kinds = _kinds(files, samples)
         schema = schema or _inferred(files, samples, kinds)
-        _check(schema, files, samples, labels=labels)
+        _check(schema, files, samples, kinds, labels=labels)
         declared = protocol or SourceProtocol("tabular")
-        notes += _ignored(schema, samples)
+        notes += [*ignored_columns(schema, files, samples), *clock_notes(schema, samples, kinds)]
         declared = replace(declared, provider_split=inputs.has_roles, notes=(*declared.notes, *notes))
-        return cls(declared, schema, tuple(files), csv, kinds)
+        return cls(declared, schema, tuple(files), csv, kinds, marks)
 
     def pieces(self) -> list[Piece]:
-        """One piece a CSV or IPC file or table; row groups of about a million rows together for Parquet."""
-        return [piece for index, file in enumerate(self.files) for piece in _pieces_of(file, index)]
+        """Ranges of a CSV, row groups of a Parquet file some together; one piece an IPC file or table."""
+        found: list[Piece] = []
+        for index, file in enumerate(self.files):
+            if is_csv(file):
+                found += _csv_pieces(file, index, self.csv.get(file.label))
+            else:
+                found += _pieces_of(file, index)
+        return found
 
     def read(self, piece: Piece) -> Iterator[SourceBatch]:
-        """Yield the piece's rows in batches of at most 65,536, the columns that the schema names in their raw types."""
+        """Yield the piece's rows in batches of at most 65,536, the columns that the schema names in their raw types.
+
+        Raises
+        ------
+        DataError
+            ``data.changed_underfoot`` where the file is not the one that was opened; else what is wrong with it.
+        """
+        marks = [self.marks[path] for path in piece.paths]
+        check_unchanged(marks)
+        try:
+            yield from self._read(piece)
+        except DataError:
+            check_unchanged(marks)  # a file that is being written looks damaged, but the cause is this
+            raise
+        check_unchanged(marks)
+
+    def _read(self, piece: Piece) -> Iterator[SourceBatch]:
         index, groups, row = piece.payload
         file = self.files[index]
         wanted = self.schema.raw_columns()
@@ -121,12 +151,12 @@ class TabularSource:
                 row += part.num_rows
 
     def _batches(
-        self, file: RawFile, groups: tuple[int, ...] | None, names: tuple[str, ...]
+        self, file: RawFile, groups: tuple[int, ...] | CsvRange | None, names: tuple[str, ...]
     ) -> Iterator[pa.RecordBatch]:
         if file.path is None:
             return iter(file.table.to_batches(max_chunksize=BATCH_ROWS))
-        if is_csv(file):
-            return csv_batches(file, self.csv[file.label], self.schema, self.kinds)
+        if isinstance(groups, CsvRange):
+            return csv_batches(file, self.csv[file.label], self.schema, self.kinds, groups)
         return _columnar_batches(file, groups, names)
 
 
@@ -191,7 +221,14 @@ def _typed_as(sample: pa.Table, kinds: Mapping[str, TextKind]) -> pa.Table:
     return result
 
 
-def _check(schema: Schema, files: Sequence[RawFile], samples: Sequence[pa.Table], *, labels: bool) -> None:
+def _check(
+    schema: Schema,
+    files: Sequence[RawFile],
+    samples: Sequence[pa.Table],
+    kinds: Mapping[str, TextKind],
+    *,
+    labels: bool,
+) -> None:
     """Check every file; the same mistake in many files is one finding with the first file and their number."""
     first: dict[tuple[str, str], Finding] = {}
     counts: Counter[tuple[str, str]] = Counter()
@@ -203,8 +240,10 @@ def _check(schema: Schema, files: Sequence[RawFile], samples: Sequence[pa.Table]
             key = (finding.what, finding.fix)
             first.setdefault(key, finding)
             counts[key] += 1
-    if first:
-        raise DataError(*(replace(item, count=counts[key]) if counts[key] > 1 else item for key, item in first.items()))
+    found = [replace(item, count=counts[key]) if counts[key] > 1 else item for key, item in first.items()]
+    found = [compared(item, schema, files, samples) for item in found] + drifted(schema, files, samples, kinds)
+    if found:
+        raise DataError(*found)
 
 
 def _csv_types(sample: pa.Table) -> pa.Schema:
@@ -216,13 +255,11 @@ def _csv_types(sample: pa.Table) -> pa.Schema:
     return pa.schema(list(zip(sample.column_names, kinds, strict=True)))
 
 
-def _ignored(schema: Schema, samples: Sequence[pa.Table]) -> list[str]:
-    known = set(schema.raw_columns())
-    extra = list(dict.fromkeys(name for sample in samples for name in sample.column_names if name not in known))
-    if not extra:
-        return []
-    shown = ", ".join(extra[:8]) + (", ..." if len(extra) > 8 else "")
-    return [f"{len(extra)} column{'s' * (len(extra) > 1)} not in the schema and ignored: {shown}"]
+def _csv_pieces(file: RawFile, index: int, plan: CsvPlan | None) -> Iterator[Piece]:
+    assert file.path is not None
+    parts = [CsvRange()] if plan is None else csv_ranges(file.path, file.label, plan.delimiter, plan.skip)
+    for number, part in enumerate(parts):
+        yield Piece(file.label, str(file.path), file.role, number, (index, part, part.first_row))
 
 
 def _pieces_of(file: RawFile, index: int) -> Iterator[Piece]:
@@ -232,31 +269,15 @@ def _pieces_of(file: RawFile, index: int) -> Iterator[Piece]:
         return
     groups: list[int] = []
     start = row = piece = 0
-    with _Reading(file.label), pq.ParquetFile(path) as opened:
-        sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
+    sizes = [group.rows for group in read_footer(Path(path), file.label)]
     for group, size in enumerate(sizes):
         if groups and row - start + size > _PIECE_ROWS:
             yield Piece(file.label, path, file.role, piece, (index, tuple(groups), start))
             groups, start, piece = [], row, piece + 1
         groups.append(group)
         row += size
-    if groups:
+    if groups or not sizes:  # a file without row groups is a piece without rows, so that it is listed
         yield Piece(file.label, path, file.role, piece, (index, tuple(groups), start))
-
-
-class _Reading:
-    """Turn what Arrow raises over a damaged file into a typed error that names it."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, pa.ArrowException | OSError):
-            text = " ".join(str(error).split())
-            raise DataError(Finding("data.corrupt_file", text, self.where, fix="replace the file")) from error
 
 
 def _columnar_batches(
@@ -264,11 +285,7 @@ def _columnar_batches(
 ) -> Iterator[pa.RecordBatch]:
     assert file.path is not None
     if groups is None:
-        with _Reading(file.label), ipc_reader(file.path) as reader:
+        with reading(file.label), ipc_reader(file.path) as reader:
             yield from ipc_batches(reader)
         return
-    with _Reading(file.label), pq.ParquetFile(file.path) as opened:
-        columns = [name for name in names if name in opened.schema_arrow.names]
-        for group in groups:
-            with _Reading(f"{file.label}:row group {group}"):
-                yield from opened.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=columns)
+    yield from parquet_batches(file.path, file.label, BATCH_ROWS, groups, names)

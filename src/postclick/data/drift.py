@@ -62,7 +62,7 @@ def stability_index(first: NDArray[np.float64], second: NDArray[np.float64]) -> 
 def drifts(first: pa.Table, second: pa.Table, schema: Schema) -> dict[str, Drift]:
     """Return feature -> drift from one sample of rows to another; none where either has fewer than 200 rows.
 
-    Categories are binned as the 19 most frequent of the first sample and the rest; numbers as twentieths of the first;
+    Categories are binned as the 19 most frequent of both samples and the rest; numbers as twentieths of the first;
     missing has a bin of its own.
 
     Parameters
@@ -92,7 +92,8 @@ def _categories(first: pa.Array, second: pa.Array) -> tuple[NDArray[np.float64],
     codes = np.asarray(whole.indices.fill_null(len(whole.dictionary)), np.int64)
     size = len(whole.dictionary) + 1
     one, two = (np.bincount(part, minlength=size) for part in (codes[: len(first)], codes[len(first) :]))
-    top = np.argsort(-one[:-1], kind="stable")[: _BINS - 1]
+    # by both samples together: the most frequent of one alone are those that its noise favours
+    top = np.argsort(-(one + two)[:-1], kind="stable")[: _BINS - 1]
 
     def binned(counts: NDArray[Any]) -> NDArray[np.float64]:
         rest = counts[:-1].sum() - counts[top].sum()

@@ -50,7 +50,8 @@ def ways(epochs: int) -> list[Way]:
     exact = replace(base, optimizer="exact_adam")
     adagrad = replace(base, optimizer="rowwise_adagrad")
     return [
-        Way("`lazy_adam`", base),
+        Way("`lazy_rmsprop`", base),
+        Way("`lazy_adam`", replace(base, optimizer="lazy_adam")),
         Way("`exact_adam`", exact),
         Way("`rowwise_adagrad`, rate 0.03", replace(adagrad, table_learning_rate=0.03)),
         Way("`rowwise_adagrad`, rate 0.1", replace(adagrad, table_learning_rate=0.1)),
@@ -66,23 +67,25 @@ def scores_of(log: ExposureLog, config: TrainingConfig, seed: int) -> tuple[Scor
     return score(model, log.split("test").blocks()), result.best_step or 0
 
 
-def speeds(log: ExposureLog, found: list[Way], rounds: int, seconds: float, folder: Path) -> list[tuple[float, float]]:
-    """Return rows a second of each way, on the log and on Ali-CCP's table sizes."""
+def speeds(log: ExposureLog, found: list[Way], rounds: int, seconds: float, folder: Path) -> list[list[float]]:
+    """Return rows a second of each way, on the log and on Ali-CCP's table sizes; medians over rounds in turn."""
     folder.mkdir()
-    large = drawn_split(folder, ALI_CCP, 200_000, 0)
-    taken: list[list[float]] = []
-    for way in found:
-        rates = []
-        for split, spec in ((log.split("train"), log.spec), large):
-            contestant = Contestant(way.name, PostclickTraining(split, spec, way.config, EMBEDDING, 0).steps())
+    taken = []
+    for split, spec in ((log.split("train"), log.spec), drawn_split(folder, ALI_CCP, 200_000, 0)):
+        running = [
+            Contestant(way.name, PostclickTraining(split, spec, way.config, EMBEDDING, 0).steps()) for way in found
+        ]
+        for contestant in running:
             contestant.run(0.0, 5)
-            rates.append(median(contestant.run(seconds, 5) for _ in range(rounds)))
-        taken.append(rates)
-        print(f"speed  {way.name:36s} {rates[0]:12,.0f} {rates[1]:12,.0f} rows/s", file=sys.stderr)
-    return [(small, large) for small, large in taken]
+        for _ in range(rounds):
+            for contestant in running:
+                contestant.rates.append(contestant.run(seconds, 5))
+        taken.append([median(contestant.rates) for contestant in running])
+        print(f"speed  {', '.join(f'{rate:,.0f}' for rate in taken[-1])} rows/s", file=sys.stderr)
+    return [list(pair) for pair in zip(*taken, strict=True)]
 
 
-def markdown(found: list[Way], compared: Comparison, steps: list[float], rates: list[tuple[float, float]]) -> str:
+def markdown(found: list[Way], compared: Comparison, steps: list[float], rates: list[list[float]]) -> str:
     """Return the table."""
     shown = [name.split("@")[0] for name in METRICS]
     lines = [
@@ -117,7 +120,10 @@ def main() -> None:
     parser.add_argument("--max-epochs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5, help="of speed")
     parser.add_argument("--seconds", type=float, default=2.0, help="of speed, a round")
+    parser.add_argument("--threads", type=int)
     chosen = parser.parse_args()
+    if chosen.threads is not None:
+        torch.set_num_threads(chosen.threads)
     found = ways(chosen.max_epochs)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

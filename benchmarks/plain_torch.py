@@ -1,11 +1,13 @@
 """ESMM the ordinary PyTorch way, as a competent user writes it from the manual: the reference of `train_throughput.py`.
 
 One ``nn.Embedding`` a field, ``DataLoader`` over a ``TensorDataset`` with its default collate, ``torch.optim.Adam``
-over everything with its defaults. The same network, loss and batch size as postclick's.
+over everything with its defaults. The same network, loss and batch size as postclick's, and the same distributions of
+starting values, so that what differs is how it is computed and what moves the tables.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from torch.utils.data import DataLoader, TensorDataset
+
+from postclick.nn.initialise import EMBEDDING_SCALE
 
 HIDDEN = (128, 64, 32)
 DROPOUT = (0.1, 0.3, 0.3)
@@ -27,16 +31,27 @@ def tower(width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(width, 1))
 
 
+def log_odds(rate: float) -> float:
+    return math.log(rate / (1 - rate))
+
+
 class PlainESMM(nn.Module):
     """Two towers on shared embeddings; ids count from 0 within each field."""
 
-    def __init__(self, sizes: Sequence[int], embedding: int) -> None:
+    def __init__(self, sizes: Sequence[int], embedding: int, ctr: float, cvr: float) -> None:
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(size, embedding) for size in sizes)
         for table in self.tables:
-            nn.init.normal_(table.weight, std=0.01)
+            nn.init.normal_(table.weight, std=EMBEDDING_SCALE)
         self.ctr = tower(len(sizes) * embedding)
         self.cvr = tower(len(sizes) * embedding)
+        for layers, rate in ((self.ctr, ctr), (self.cvr, cvr)):
+            *hidden, last = (layer for layer in layers if isinstance(layer, nn.Linear))
+            for layer in hidden:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+            nn.init.xavier_normal_(last.weight)
+            nn.init.constant_(last.bias, log_odds(rate))
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.cat([table(ids[:, field]) for field, table in enumerate(self.tables)], dim=1)
@@ -66,7 +81,8 @@ class PlainTraining:
         seed: int,
     ) -> None:
         torch.manual_seed(seed)
-        self.model = PlainESMM(sizes, embedding)
+        rates = float(click.mean()), float(conversion.sum() / click.sum())
+        self.model = PlainESMM(sizes, embedding, *rates)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         data = TensorDataset(torch.from_numpy(ids), torch.from_numpy(click), torch.from_numpy(conversion))
         self.loader = DataLoader(data, batch_size=batch_size, shuffle=True)

@@ -6,8 +6,9 @@
 
 Both train the same network (towers 128-64-32, dropout .1 .3 .3) on the same rows without L2, loader included. Ids are
 drawn with a long tail (log-uniform ranks); labels depend on them. Each round times one, then the other; the ratio is
-that of the medians over rounds. `--check-quality` then trains both for as many epochs on a simulated log, with
-five seeds, and compares the AUCs of its test split, paired: equal means an interval of 95 % inside +-0.002.
+that of the medians over rounds. A round in which other processes took more than a tenth of a core is left out.
+`--check-quality` then trains both for as many epochs on a simulated log, with five seeds, and compares the AUCs of its
+test split, paired: equal means an interval of 95 % inside +-0.002.
 """
 
 from __future__ import annotations
@@ -152,6 +153,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each contestant a round")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--others", type=float, default=0.1, help="leave out rounds in which others used more cores")
+    parser.add_argument("--tries", type=int, default=3, help="at most so many times the rounds asked for")
     parser.add_argument("--optimizer", default=TrainingConfig.optimizer)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("postclick", "plain"), help="run one contestant, for a profile")
@@ -187,15 +190,46 @@ def settings(chosen: argparse.Namespace) -> TrainingConfig:
     return TrainingConfig(batch_size=chosen.batch_size, optimizer=chosen.optimizer, l2_mode="none")
 
 
+def processor_time_of_others() -> tuple[float, float] | None:
+    """Return (now, seconds of processor time that other processes took since the start); None off Linux."""
+    try:
+        fields = Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:]
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, soft, stolen, *_ = (int(field) for field in fields)
+    busy = (user + nice + system + irq + soft + stolen) / os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), busy - time.process_time()
+
+
+def others_between(before: tuple[float, float] | None, after: tuple[float, float] | None) -> float | None:
+    """Return how many cores other processes kept busy between two readings."""
+    if before is None or after is None:
+        return None
+    return max(0.0, (after[1] - before[1]) / (after[0] - before[0]))
+
+
 def measure(chosen: argparse.Namespace, folder: Path) -> None:
     """Time both in turn and print rows a second and their ratio."""
     ways = [build() for build in contestants(chosen, folder)]
     for way in ways:
         way.run(0.0, 3)
-    for number in range(chosen.rounds):
-        for way in ways if number % 2 == 0 else ways[::-1]:
-            way.rates.append(way.run(chosen.seconds, 3))
-            print(f"round {number + 1}  {way.name:10s} {way.rates[-1]:12,.0f} rows/s", file=sys.stderr)
+    number, tries = 0, 0
+    while number < chosen.rounds and tries < chosen.tries * chosen.rounds:
+        tries += 1
+        before = processor_time_of_others()
+        rates = {way.name: way.run(chosen.seconds, 3) for way in (ways if tries % 2 else ways[::-1])}
+        others = others_between(before, processor_time_of_others())
+        kept = others is None or others <= chosen.others
+        told = ", ".join(f"{name} {rate:,.0f} rows/s" for name, rate in sorted(rates.items()))
+        noise = "" if others is None else f", others used {others:.2f} cores"
+        print(f"round {number + 1}: {told}{noise}{'' if kept else ': left out'}", file=sys.stderr)
+        if kept:
+            number += 1
+            for way in ways:
+                way.rates.append(rates[way.name])
+    print(f"{number} rounds kept of {tries}" + f", those in which other processes used at most {chosen.others} cores")
+    if not number:
+        sys.exit("the machine was never quiet")
     for way in ways:
         low, high = min(way.rates), max(way.rates)
         step = 1000 * chosen.batch_size / median(way.rates)

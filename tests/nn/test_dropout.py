@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from postclick.nn.dropout import Dropout
+from postclick.nn.dropout import Dropout, random_bits
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
@@ -60,6 +60,29 @@ def test_evaluation_and_rate_zero_are_the_identity():
     x = torch.randn(10)
     assert Dropout(0.5).eval()(x) is x
     assert Dropout(0.0)(x) is x
+
+
+def test_a_number_is_dropped_where_its_bits_lie_below():
+    drop, x = Dropout(0.3), torch.randn(400, 3)
+    torch.manual_seed(7)
+    bits = random_bits(1200).view(400, 3)
+    torch.manual_seed(7)
+    torch.testing.assert_close(drop(x), torch.where(bits < drop.below, 0.0, x / (1 - 19_661 / 65_536)))
+    assert drop.active
+    assert not Dropout(0.0).active
+    assert not Dropout(0.3).eval().active
+
+
+def test_bits_are_uniform_and_draws_in_turn_independent():
+    torch.manual_seed(0)
+    draws = torch.stack([random_bits(100_000) for _ in range(4)]).double()
+    assert draws.min() == -32_768
+    assert draws.max() == 32_767
+    ones = ((draws.long().unsqueeze(-1) >> torch.arange(16)) & 1).double().mean(dim=(0, 1))
+    assert (ones - 0.5).abs().max() < 5 * 0.5 / 400_000**0.5
+    off_diagonal = torch.corrcoef(draws) - torch.eye(4)
+    assert off_diagonal.abs().max() < 5 / 100_000**0.5
+    assert [len(random_bits(count)) for count in (0, 1, 5)] == [0, 1, 5]
 
 
 def test_the_gradient_is_the_mask():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from postclick.nn.dropout import Dropout
+from postclick.nn.dropout import Dropout, random_bits
 from postclick.nn.tower import Head, Perceptron, Tower
 
 
@@ -23,6 +23,66 @@ def test_forward_equals_numpy():
     logits = head(tower(x))
     assert logits.shape == (7,)
     np.testing.assert_allclose(logits.detach().numpy(), hidden @ weight + bias, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rates", [(0.0,), (0.1, 0.5, 0.3), (0.4, 0.0, 0.9)])
+@pytest.mark.parametrize("width", [6, 16, 31])
+def test_training_gives_the_values_and_gradients_of_its_layers_one_by_one(rates, width):
+    tower = Perceptron(width, Tower((32, 4, 3), rates))
+    pull = torch.randn(50, 3)
+
+    def one_by_one(x):
+        """The layers as they are written, with the same bits."""
+        drops = [step for step in tower.steps if isinstance(step, Dropout)]
+        sizes = [50 * hidden if drop.p else 0 for hidden, drop in zip((32, 4, 3), drops, strict=True)]
+        for index, bits in enumerate(random_bits(sum(sizes)).split(sizes)):
+            x = torch.relu(tower.steps[3 * index](x))
+            if len(bits):
+                x = x * torch.where(bits.view(x.shape) < drops[index].below, 0.0, drops[index].scale)
+        return x
+
+    found = []
+    for forward in (tower, one_by_one):
+        x = torch.randn(50, width, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        tower.zero_grad()
+        torch.manual_seed(2)
+        out = forward(x)
+        (out * pull).sum().backward()
+        found.append([out, x.grad, *(parameter.grad for parameter in tower.parameters())])
+    assert (found[0][0] == 0).any()
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_training_has_first_and_second_derivatives():
+    torch.manual_seed(0)
+    tower = Perceptron(4, Tower((5, 3), (0.3,))).double()
+
+    def trained(x):
+        torch.manual_seed(3)
+        return tower(x)
+
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(trained, (x,))
+    # relu is piecewise linear, so its square is what has a second derivative
+    assert torch.autograd.gradgradcheck(lambda x: trained(x) ** 2, (x,))
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+def test_training_passes_on_what_is_not_finite(layer):
+    tower = Perceptron(3, Tower((4, 2), (0.5,)))
+    with torch.no_grad():
+        tower.steps[layer].weight.fill_(float("nan"))
+    assert tower(torch.randn(5, 3)).isnan().any()
+
+
+def test_an_input_that_needs_no_gradient_gets_none_and_other_shapes_pass():
+    tower = Perceptron(3, Tower((4, 2), (0.2,)))
+    x = torch.randn(5, 3)
+    tower(x).sum().backward()
+    assert x.grad is None
+    assert all(parameter.grad is not None for parameter in tower.parameters())
+    assert tower(torch.randn(2, 5, 3)).shape == (2, 5, 2)
 
 
 def test_relu_and_dropout_commute():

@@ -105,7 +105,7 @@ def test_on_epoch_start_runs_once_an_epoch(build: Build, log: ExposureLog, tmp_p
         train(build(), log, replace(CONFIG, stop_on="ctcvr/logloss@exposure"), seed=0)
 
 
-@pytest.mark.parametrize("optimizer", ["lazy_adam", "rowwise_adagrad", "exact_adam"])
+@pytest.mark.parametrize("optimizer", ["lazy_rmsprop", "lazy_adam", "rowwise_adagrad", "exact_adam"])
 @pytest.mark.parametrize("two_phases", [False, True])
 def test_resume_is_bit_equal(build: Build, log: ExposureLog, tmp_path: Path, optimizer: Any, two_phases: bool) -> None:
     config = replace(CONFIG, optimizer=optimizer, checkpoint_steps=3)

@@ -38,7 +38,7 @@ def test_a_phase_leaves_the_parameters_of_others_alone(build: Build, exposures: 
     assert second.tables == []
 
 
-@pytest.mark.parametrize("name", ["lazy_adam", "rowwise_adagrad", "exact_adam"])
+@pytest.mark.parametrize("name", ["lazy_rmsprop", "lazy_adam", "rowwise_adagrad", "exact_adam"])
 def test_state_travels(build: Build, exposures: Make, name: Any) -> None:
     config = TrainingConfig(optimizer=name)
 

@@ -14,6 +14,7 @@ from postclick.training.table_optimisers import (
     AdamState,
     ExactAdam,
     LazyAdam,
+    LazyRMSprop,
     RowwiseAdagrad,
     TableOptimiser,
     row_gradient,
@@ -88,7 +89,8 @@ def test_row_gradient_of_nothing() -> None:
     empty = row_gradient(table, l2=0.1)
     assert empty is not None
     assert empty.values.shape == (0, E)
-    for optimiser in (LazyAdam(table, RATE), RowwiseAdagrad(table, RATE), ExactAdam(table, RATE)):
+    for build in (LazyRMSprop, LazyAdam, RowwiseAdagrad, ExactAdam):
+        optimiser: TableOptimiser = build(table, RATE)
         before = table.detach().clone()
         optimiser.step(empty)
         assert torch.equal(before, table.detach())
@@ -107,6 +109,37 @@ def test_lazy_adam_equals_a_plain_loop(kind: torch.dtype) -> None:
         optimiser.step(gradient)
     for row, (value, _, _) in expected.items():
         torch.testing.assert_close(table.detach()[row], value)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_lazy_rmsprop_equals_a_plain_loop(kind: torch.dtype) -> None:
+    table = new_table(kind)
+    optimiser = LazyRMSprop(table, RATE)
+    expected, second = table.detach().clone(), torch.zeros(R, E, dtype=kind)
+    for step, rows in enumerate(BATCHES, start=1):
+        for row, gradient in look_up(table, rows, seed=step).items():
+            second[row] = 0.999 * second[row] + 0.001 * gradient**2
+            expected[row] -= RATE * gradient / ((second[row] / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        gradient = row_gradient(table)
+        assert gradient is not None
+        optimiser.step(gradient)
+    torch.testing.assert_close(table.detach(), expected)
+
+
+def test_lazy_rmsprop_pays_out_at_once_what_exact_adam_pays_out_in_the_end() -> None:
+    moves = {}
+    for build in (LazyRMSprop, LazyAdam, ExactAdam):
+        table = new_table(torch.float64)
+        start = table.detach()[1].clone()
+        optimiser: TableOptimiser = build(table, RATE)
+        for step in range(400):
+            look_up(table, [1] if step == 200 else [2], seed=step)
+            gradient = row_gradient(table)
+            assert gradient is not None
+            optimiser.step(gradient)
+        moves[build] = table.detach()[1] - start
+    torch.testing.assert_close(moves[LazyRMSprop], moves[ExactAdam], rtol=0.03, atol=0.0)
+    torch.testing.assert_close(moves[LazyAdam], moves[ExactAdam] / 10, rtol=0.03, atol=0.0)
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -153,7 +186,7 @@ def test_lazy_adam_is_exact_adam_where_every_row_is_touched() -> None:
     assert torch.equal(lazy.detach(), exact.detach())
 
 
-@pytest.mark.parametrize("build", [LazyAdam, RowwiseAdagrad])
+@pytest.mark.parametrize("build", [LazyRMSprop, LazyAdam, RowwiseAdagrad])
 def test_rows_outside_the_batches_never_move(build: Callable[[Tensor, float], TableOptimiser]) -> None:
     table = new_table()
     before = table.detach().clone()
@@ -178,7 +211,7 @@ def test_coupled_l2_moves_untouched_rows() -> None:
     assert (table.detach() != before).all()
 
 
-@pytest.mark.parametrize("build", [LazyAdam, RowwiseAdagrad, ExactAdam])
+@pytest.mark.parametrize("build", [LazyRMSprop, LazyAdam, RowwiseAdagrad, ExactAdam])
 def test_a_dense_gradient_moves_every_row(build: Callable[[Tensor, float], TableOptimiser]) -> None:
     dense, sparse = new_table(), new_table()
     for table, kind in ((dense, False), (sparse, True)):
@@ -189,7 +222,7 @@ def test_a_dense_gradient_moves_every_row(build: Callable[[Tensor, float], Table
     torch.testing.assert_close(dense.detach(), sparse.detach())
 
 
-@pytest.mark.parametrize("build", [LazyAdam, RowwiseAdagrad, ExactAdam])
+@pytest.mark.parametrize("build", [LazyRMSprop, LazyAdam, RowwiseAdagrad, ExactAdam])
 def test_state_travels(build: Callable[[Tensor, float], TableOptimiser]) -> None:
     table = new_table()
     first = build(table, RATE)

@@ -184,4 +184,5 @@ class FeatureEncoder(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """Return [B, D]; `width` is D."""
         looked_up = self.table(features).flatten(1)
-        return torch.cat([looked_up, features.dense, features.embeddings], dim=1)
+        others = [part for part in (features.dense, features.embeddings) if part.shape[1]]
+        return torch.cat([looked_up, *others], dim=1) if others else looked_up

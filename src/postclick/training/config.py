@@ -10,7 +10,7 @@ from postclick.errors import ConfigError, Finding
 
 __all__ = ["SAFE_TO_CHANGE", "L2Mode", "TableOptimiserName", "TrainingConfig"]
 
-TableOptimiserName = Literal["lazy_adam", "rowwise_adagrad", "exact_adam"]
+TableOptimiserName = Literal["lazy_rmsprop", "lazy_adam", "rowwise_adagrad", "exact_adam"]
 L2Mode = Literal["none", "batch_rows", "coupled_dense"]
 
 SAFE_TO_CHANGE = frozenset({"max_epochs", "patience", "min_delta", "checkpoint_steps", "threads"})
@@ -35,7 +35,7 @@ class TrainingConfig:
     ] = None
     optimizer: Annotated[
         TableOptimiserName, Argument("what moves the embedding tables; dense parameters always move by Adam")
-    ] = "lazy_adam"
+    ] = "lazy_rmsprop"
     l2: Annotated[
         float, Argument("strength of L2: this times the parameter joins its gradient", low=0.0, high=1e-4)
     ] = 1e-6

@@ -13,6 +13,7 @@ from postclick.training.table_optimisers import (
     AdamState,
     ExactAdam,
     LazyAdam,
+    LazyRMSprop,
     RowGradient,
     RowwiseAdagrad,
     TableOptimiser,
@@ -23,6 +24,8 @@ __all__ = ["PhaseOptimiser", "phase_optimisers"]
 
 
 def _table_optimiser(table: Tensor, config: TrainingConfig) -> TableOptimiser:
+    if config.optimizer == "lazy_rmsprop":
+        return LazyRMSprop(table, config.table_rate)
     if config.optimizer == "lazy_adam":
         return LazyAdam(table, config.table_rate)
     if config.optimizer == "rowwise_adagrad":

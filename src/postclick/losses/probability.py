@@ -48,6 +48,17 @@ class LogProbability:
         log_not = torch.logaddexp(self.log_not_p, self.log_p + other.log_not_p)
         return LogProbability(self.log_p + other.log_p, log_not)
 
+    def complement(self) -> LogProbability:
+        """Return 1 - p."""
+        return LogProbability(self.log_not_p, self.log_p)
+
+    def mixture(self, yes: LogProbability, no: LogProbability) -> LogProbability:
+        """Return p yes + (1 - p) no, by logaddexp of both sides: the law of total probability."""
+        return LogProbability(
+            torch.logaddexp(self.log_p + yes.log_p, self.log_not_p + no.log_p),
+            torch.logaddexp(self.log_p + yes.log_not_p, self.log_not_p + no.log_not_p),
+        )
+
     def detach(self) -> LogProbability:
         """Return the same numbers without gradient."""
         return LogProbability(self.log_p.detach(), self.log_not_p.detach())

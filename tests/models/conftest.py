@@ -43,3 +43,20 @@ def exposures():
         )
 
     return make
+
+
+@pytest.fixture
+def tiny():
+    """A spec of three plain features with an action label, and a batch of it, small enough for plain arithmetic."""
+    schema = Schema((SparseFeature("user"), SparseFeature("item"), DenseFeature("age")))
+    rng = np.random.default_rng(3)
+    click = (rng.random(24) < 0.6).astype(np.int8)
+    labels = Labels(
+        click,
+        click * rng.integers(0, 2, 24).astype(np.int8),
+        action=rng.integers(0, 2, 24).astype(np.int8),  # on unclicked rows too
+        sample_weight=rng.random(24) * 2,
+    )
+    rows, dense = rng.integers(0, TABLE_ROWS, (24, 2)).astype(np.int32), rng.normal(size=(24, 1)).astype(np.float32)
+    spec = LogSpec(schema, TABLE_ROWS, rows=100.0, clicks=20.0, conversions=5.0, actions=8.0)
+    return spec, Exposures(rows, dense, np.zeros((24, 0), np.float32), (), labels)

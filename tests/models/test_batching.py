@@ -10,7 +10,7 @@ from postclick.data.arrays import CENSORED
 from postclick.errors import DataError
 from postclick.losses.reduce import mean_over_exposures
 from postclick.models.base import Batch
-from postclick.models.batching import batch_labels, to_batch, to_features
+from postclick.models.batching import batch_action, batch_labels, to_batch, to_features
 
 
 def test_features_share_memory_and_keep_their_types(exposures):
@@ -78,3 +78,11 @@ def test_without_labels_there_is_nothing_to_learn_from(exposures):
     assert batch_labels(labelled) == (labelled.click, labelled.conversion)
     with pytest.raises(DataError):
         batch_labels(dataclasses.replace(labelled, conversion=None))
+
+
+def test_the_action_is_given_as_logged_or_refused_with_the_fix(exposures):
+    action = np.arange(12, dtype=np.int8) % 2
+    batch = to_batch(exposures(action=action))
+    assert batch_action(batch).tolist() == action.tolist()  # also on unclicked rows: losses multiply by the click
+    with pytest.raises(DataError, match=r"data\.label_missing .*label action.*name the column in the schema"):
+        batch_action(to_batch(exposures()))

@@ -1,14 +1,16 @@
 """Systems by name: described from their signatures, built from plain values, refused with the likely spelling."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
-from postclick.binding import parameters
+from postclick.binding import parameters, parse_assignments
 from postclick.errors import ConfigError
 from postclick.models.catalog import build, describe, resolve_arguments
 from postclick.models.systems import MODELS
+from postclick.nn.interaction import Interaction
 
 
 def test_describe_has_the_declared_shape_and_survives_json():
@@ -36,6 +38,27 @@ def test_describe_says_where_the_paper_differs_also_inside_a_component():
     assert esmm["shared_embedding"]["type"] == "bool"
 
 
+def test_describe_lists_the_parts_of_a_component_that_is_absent():
+    (entry,) = (entry for entry in describe() if entry["key"] == "mlp")
+    mlp = {argument["name"]: argument for argument in entry["arguments"]}
+    assert (mlp["interaction"]["type"], mlp["interaction"]["default"]) == ("Interaction | None", "off")
+    assert mlp["interaction.kind"]["type"] == "'fm' | 'cross'"
+    assert (mlp["interaction.layers"]["default"], mlp["interaction.rank"]["default"]) == (2, "off")
+
+
+def test_an_interaction_is_set_by_its_parts_on_and_off(spec):
+    def bound(*texts):
+        return build("mlp", spec, parse_assignments(list(texts))).ctr_network.encoder.interaction
+
+    assert bound("interaction=off") is bound() is None
+    assert bound("interaction=on") == bound("interaction.kind=cross") == Interaction("cross")
+    assert bound("interaction.kind=fm") == Interaction("fm")
+    assert bound("interaction.rank=4", "interaction.layers=3") == Interaction("cross", 3, 4)
+    resolved = resolve_arguments("mlp", {"interaction": {"kind": "fm"}})
+    assert resolved["interaction"] == {"kind": "fm", "layers": 2, "rank": "off"}
+    assert resolve_arguments("mlp", resolved) == resolved
+
+
 def test_describe_draws_nothing_from_the_generator():
     torch.manual_seed(0)
     expected = torch.rand(3)
@@ -48,11 +71,12 @@ def test_build_binds_plain_values(spec):
     model = build("mlp", spec, {"conversion": "exposure", "tower": {"hidden": [4], "dropout": [0.5]}})
     assert isinstance(model, MODELS["mlp"])
     assert model.conversion == "exposure"
-    assert model.ctr_tower.width == 4
-    assert model.ctr_encoder.table.weight.shape == (spec.table_rows, 8)
+    assert model.ctr_network.towers["ctr"].width == 4
+    assert model.ctr_network.encoder.table.weight.shape == (spec.table_rows, 8)
 
 
 def test_dotted_names_of_describe_are_names_that_build_takes(spec):
+    spec = dataclasses.replace(spec, actions=8.0)
     for entry in describe():
         for argument in entry["arguments"]:
             *parents, leaf = argument["name"].split(".")
@@ -67,22 +91,35 @@ def test_resolved_arguments_are_plain_complete_and_stable(spec):
     assert resolved == {
         "embedding_size": 8,
         "tower": {"hidden": [128, 64, 32], "dropout": [0.2]},
+        "trunk": "shared",
+        "experts": {
+            "count": 4,
+            "specific": 1,
+            "shared": 2,
+            "levels": 2,
+            "hidden": [64, 32, 16],
+            "dropout": [0.1, 0.3, 0.3],
+        },
         "shared_embedding": True,
+        "interaction": "off",
+        "biases": True,
     }
     assert resolve_arguments("esmm", resolved) == resolved
     for key in MODELS:
-        build(key, spec, resolve_arguments(key, {}))
+        build(key, dataclasses.replace(spec, actions=8.0), resolve_arguments(key, {}))
 
 
 @pytest.mark.parametrize(
     ("key", "arguments", "message"),
     [
-        ("esm", {}, "there is no system 'esm' | system | did you mean 'esmm'?"),
+        ("esmmm", {}, "there is no system 'esmmm' | system | did you mean 'esmm'?"),
         ("xyz", {}, f"there is no system 'xyz' | system | systems: {', '.join(MODELS)}"),
         ("esmm", {"embeding_size": 4}, "'embeding_size' | arguments.embeding_size | did you mean 'embedding_size'?"),
         ("esmm", {"tower": {"hiden": [4]}}, "arguments.tower.hiden | did you mean 'hidden'?"),
         ("mlp", {"conversion": "clicks"}, "arguments.conversion"),
         ("mlp", {"tower": {"hidden": [4, 4]}}, "2 hidden layers but 3 dropout rates"),
+        ("mlp", {"interaction": "fm"}, "got str 'fm' | arguments.interaction | did you mean interaction.kind = 'fm'?"),
+        ("mlp", {"interaction": {"rank": 0}}, "a rank is at least 1, got 0 | arguments.interaction"),
         ("mlp", {"embedding_size": 0}, "an embedding size is at least 1, got 0 | arguments"),
     ],
 )

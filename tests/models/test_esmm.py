@@ -8,6 +8,8 @@ from postclick.losses.probability import LogProbability
 from postclick.models.base import Batch, Outputs
 from postclick.models.batching import to_batch
 from postclick.models.esmm import ESMM
+from postclick.nn.embedding import FeatureEncoder
+from postclick.nn.tower import Head, Perceptron, Tower
 
 
 def outputs_of(ctr_logit, cvr_logit):
@@ -55,5 +57,38 @@ def test_the_towers_share_one_table_or_have_two(spec):
     assert len(list(ESMM(spec).tables())) == 1
     separate = ESMM(spec, shared_embedding=False)
     assert len(list(separate.tables())) == 2
-    assert {name.split(".")[0] for name in separate.state_dict()} >= {"encoder", "cvr_encoder"}
-    assert not any(name.startswith("cvr_encoder") for name in ESMM(spec).state_dict())
+    assert [name for name, _ in separate.named_parameters() if name.endswith("table.weight")] == [
+        "network.encoder.table.weight",
+        "network.own_encoders.0.table.weight",
+    ]
+
+
+def test_the_papers_trunk_is_two_towers_on_one_embedding(spec, exposures):
+    torch.manual_seed(3)
+    model, batch = ESMM(spec).eval(), to_batch(exposures(20))
+    torch.manual_seed(3)
+    encoder = FeatureEncoder(spec.schema, spec.table_rows, 8)
+    for head, rate in ((model(batch).ctr, spec.ctr), (model(batch).cvr, spec.cvr)):
+        tower = Perceptron(encoder.width, Tower()).eval()
+        logit = Head(tower.width, rate)(tower(encoder(batch.features)))
+        assert torch.equal(head.log_p, LogProbability.from_logit(logit).log_p)
+    assert model.shared_parameters() == ()
+    assert model.loss(model(batch), batch).diagnostics == {}
+
+
+@pytest.mark.parametrize("trunk", ["mmoe", "ple"])
+def test_experts_may_stand_under_the_product(spec, exposures, trunk):
+    model, batch = ESMM(spec, trunk=trunk), to_batch(exposures(20))
+    outputs = model(batch)
+    assert set(outputs.extras) == {"gate/ctr", "gate/cvr"}
+    losses = model.loss(outputs, batch)
+    assert list(losses.terms) == ["ctr", "ctcvr"]
+    assert set(losses.diagnostics) == {
+        f"gate_{what}/{head}" for what in ("entropy", "largest") for head in ("ctr", "cvr")
+    }
+    assert {id(p) for p in model.shared_parameters()} == {id(p) for p in model.network.trunk.parameters()}
+
+
+def test_experts_read_one_table(spec):
+    with pytest.raises(ValueError, match="experts read one table"):
+        ESMM(spec, trunk="mmoe", shared_embedding=False)

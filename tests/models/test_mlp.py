@@ -6,6 +6,7 @@ import torch
 
 from postclick.models.batching import to_batch
 from postclick.models.mlp import MLP
+from postclick.nn.interaction import Interaction
 
 
 def entropy(label, f):
@@ -56,5 +57,18 @@ def test_what_each_form_says_of_itself(spec, conversion, kind, observed, rate):
     model = MLP(spec, conversion=conversion)
     assert model.heads == {"ctr": "head", "cvr": kind, "ctcvr": "head"}
     assert model.observed == (("ctr", "exposure"), observed)
-    assert torch.sigmoid(model.conversion_head.linear.bias).item() == pytest.approx(rate, rel=1e-5)
+    assert torch.sigmoid(model.conversion_network.heads["conversion"].linear.bias).item() == pytest.approx(rate, rel=1e-5)
     assert len(list(model.tables())) == 2
+
+
+def test_each_network_forms_its_own_interaction(spec, exposures):
+    torch.manual_seed(0)
+    model, batch = MLP(spec, interaction=Interaction("cross", layers=1)), to_batch(exposures(20))
+    tower, encoder = model.ctr_network.towers["ctr"], model.ctr_network.encoder
+    assert tower.steps[0].in_features == encoder.width == 2 * MLP(spec).ctr_network.encoder.width
+    sum(model.loss(model(batch), batch).terms.values()).backward()
+    networks = (model.ctr_network, model.conversion_network)
+    ctr, conversion = (network.encoder.cross.layers[0].weight for network in networks)
+    assert ctr is not conversion
+    assert ctr.grad.abs().sum() > 0
+    assert conversion.grad.abs().sum() > 0

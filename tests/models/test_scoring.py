@@ -103,7 +103,7 @@ def test_scores_equal_a_hand_written_numpy_forward_pass(spec, exposures):
     torch.manual_seed(0)
     model, given = build("esmm", spec, {"tower": {"hidden": [6, 4], "dropout": [0.5]}}), exposures(10)
     weights = {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
-    table, ragged = weights["encoder.table.weight"], given.sequences[0]
+    table, ragged = weights["network.encoder.table.weight"], given.sequences[0]
     logits = {"ctr": [], "cvr": []}
     for row in range(10):
         part = slice(ragged.offsets[row], ragged.offsets[row + 1])
@@ -113,9 +113,10 @@ def test_scores_equal_a_hand_written_numpy_forward_pass(spec, exposures):
         for head, found in logits.items():
             h = x
             for layer in (0, 3):
-                name = f"{head}_tower.steps.{layer}"
+                name = f"network.towers.{head}.steps.{layer}"
                 h = np.maximum(weights[f"{name}.weight"] @ h + weights[f"{name}.bias"], 0)
-            found.append(float((weights[f"{head}_head.linear.weight"] @ h + weights[f"{head}_head.linear.bias"])[0]))
+            last = f"network.heads.{head}.linear"
+            found.append(float((weights[f"{last}.weight"] @ h + weights[f"{last}.bias"])[0]))
     scores = score(model, given)
     for head, found in logits.items():
         np.testing.assert_allclose(scores.odds[head], found, atol=1e-6)

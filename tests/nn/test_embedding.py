@@ -1,5 +1,7 @@
 """The fused table against plain loops; sparse and dense gradients agree."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 from postclick.nn.embedding import FeatureEncoder, FusedEmbedding, fill_unknown_rows, use_sparse_gradients
 from postclick.nn.features import Features, Sequence
+from postclick.nn.interaction import Interaction
 from postclick.schema import DenseFeature, EmbeddingFeature, Schema, SequenceFeature, SparseFeature
 
 ROWS = 30
@@ -147,3 +150,115 @@ def test_encoder_puts_everything_side_by_side():
     assert torch.equal(out[:, 12:13], batch.dense)
     assert torch.equal(out[:, 13:], batch.embeddings)
     assert torch.all(encoder.table.weight[:3] == 0)  # three fields, three unknown rows
+
+
+ATTENDING = Schema(
+    (
+        SparseFeature("user"),
+        SparseFeature("item"),
+        SequenceFeature("history", pooling="target-attention", target="item", weights="recency"),
+        SequenceFeature("tags"),
+        SequenceFeature("seen", pooling="target-attention", target="user"),
+    )
+)
+
+
+def attending(size, interaction=None):
+    """An encoder of `ATTENDING` whose unknown rows are not 0, far from its start."""
+    torch.manual_seed(0)
+    encoder = FeatureEncoder(ATTENDING, ROWS, size, interaction=interaction)
+    torch.nn.init.normal_(encoder.table.weight, std=0.5)
+    return encoder
+
+
+def test_encoder_keeps_the_order_of_fields_around_target_attention():
+    encoder, batch = attending(4), features(LISTS, WEIGHTS)
+    out = encoder(batch).reshape(4, 5, 4)
+    table = encoder.table.weight
+    assert torch.equal(out[:, :2], table[batch.rows.long()])
+    history, tags, seen = batch.sequences
+    torch.testing.assert_close(
+        out[:, 2], encoder.attention["0"](table[history.values.long()], table[batch.rows[:, 1].long()], history)
+    )
+    np.testing.assert_allclose(out[2, 3].detach(), table[[9, 1]].mean(0).detach(), atol=1e-6)
+    torch.testing.assert_close(
+        out[:, 4], encoder.attention["2"](table[seen.values.long()], table[batch.rows[:, 0].long()], seen)
+    )
+    assert tags.weights is None
+    assert torch.all(out[1, 2] == 0)
+
+
+def test_target_attention_has_equal_sparse_and_dense_gradients():
+    encoder, batch, pull = attending(4), features(LISTS, WEIGHTS), torch.randn(4, 20)
+    gradients = []
+    for on in (True, False):
+        use_sparse_gradients(encoder, on)
+        encoder.zero_grad()
+        (encoder(batch) * pull).sum().backward()
+        assert encoder.table.weight.grad.is_sparse == on
+        gradients.append([p.grad.to_dense() if p.grad.is_sparse else p.grad for p in encoder.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.abs().sum() > 0
+
+
+@pytest.mark.parametrize("interaction", [None, Interaction("fm"), Interaction("cross", 2, 3)])
+def test_encoder_gradients_by_finite_differences_in_double_precision(interaction):
+    encoder, batch = attending(2, interaction).double(), features(LISTS, WEIGHTS)
+    use_sparse_gradients(encoder, False)
+
+    def forward(*parameters):
+        return torch.func.functional_call(encoder, dict(zip(names, parameters, strict=True)), (batch,))
+
+    names = [name for name, _ in encoder.named_parameters()]
+    assert forward(*encoder.parameters()).dtype == torch.float64
+    assert torch.autograd.gradcheck(forward, tuple(encoder.parameters()))
+
+
+@pytest.mark.parametrize("interaction", [None, Interaction("fm"), Interaction("cross")])
+def test_rows_of_a_batch_do_not_depend_on_each_other(interaction):
+    encoder, batch = attending(4, interaction), features(LISTS, WEIGHTS)
+    together = encoder(batch)
+    for row in range(4):
+        weights = tuple(None if weight is None else [weight[row]] for weight in WEIGHTS)
+        alone = dataclasses.replace(features([[rows[row]] for rows in LISTS], weights), rows=batch.rows[row : row + 1])
+        alone = dataclasses.replace(alone, dense=batch.dense[:1], embeddings=batch.embeddings[:1])
+        torch.testing.assert_close(encoder(alone)[0], together[row], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("interaction", [Interaction("fm"), Interaction("cross"), Interaction("cross", 1, 2)])
+def test_an_encoder_of_the_meta_device_takes_the_weights_of_another(interaction):
+    encoder, batch = attending(4, interaction), features(LISTS, WEIGHTS)
+    with torch.device("meta"):
+        other = FeatureEncoder(ATTENDING, ROWS, 4, interaction=interaction)
+    other.load_state_dict(encoder.state_dict(), assign=True)
+    assert torch.equal(other(batch), encoder(batch))
+
+
+def test_interaction_is_appended_to_the_features():
+    schema = Schema((SparseFeature("user"), SparseFeature("item"), DenseFeature("age")))
+    batch = dataclasses.replace(features(), dense=torch.randn(4, 1))
+    for interaction, wider in ((Interaction("fm"), 3), (Interaction("cross"), 7), (None, 0)):
+        torch.manual_seed(0)
+        encoder = FeatureEncoder(schema, ROWS, 3, interaction=interaction)
+        out, table = encoder(batch), encoder.table.weight
+        assert out.shape == (4, encoder.width) == (4, 7 + wider)
+        torch.testing.assert_close(out[:, :6], table[batch.rows.long()].flatten(1))
+        assert torch.equal(out[:, 6:7], batch.dense)
+        if interaction == Interaction("fm"):
+            torch.testing.assert_close(out[:, 7:], table[batch.rows[:, 0].long()] * table[batch.rows[:, 1].long()])
+        elif interaction is not None:
+            torch.testing.assert_close(out[:, 7:], encoder.cross(out[:, :7]))
+
+
+def test_an_fm_interaction_of_one_field_is_refused():
+    with pytest.raises(ValueError, match="an fm interaction needs two fields or more, the schema has 1"):
+        FeatureEncoder(Schema((SparseFeature("user"),)), ROWS, 4, interaction=Interaction("fm"))
+
+
+def test_dense_parameters_are_all_but_the_table():
+    assert FeatureEncoder(Schema((SparseFeature("user"),)), ROWS, 4).dense_parameters() == ()
+    encoder = FeatureEncoder(ATTENDING, ROWS, 4, interaction=Interaction("cross", 2))
+    dense = {id(parameter) for parameter in encoder.dense_parameters()}
+    assert dense == {id(p) for p in encoder.parameters()} - {id(encoder.table.weight)}
+    assert len(dense) == 2 * 4 + 2 * 2

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from postclick.nn.initialise import initialise_embedding, initialise_hidden, initialise_output, log_odds_of_rate
+from postclick.nn.initialise import (
+    initialise_embedding,
+    initialise_hidden,
+    initialise_linear,
+    initialise_output,
+    log_odds_of_rate,
+)
 
 
 def test_embedding_scale_and_unknown_rows():
@@ -26,6 +32,15 @@ def test_hidden_layer_keeps_the_second_moment():
     out = torch.relu(layer(x))
     assert (out**2).mean().item() == pytest.approx((x**2).mean().item(), rel=0.05)
     assert torch.all(layer.bias == 0)
+
+
+def test_a_layer_without_activation_keeps_the_scale_and_takes_the_bias():
+    torch.manual_seed(0)
+    layer = nn.Linear(300, 100)
+    initialise_linear(layer, bias=1.0)
+    assert layer.weight.std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+    assert torch.all(layer.bias == 1)
+    initialise_linear(nn.Linear(3, 2, bias=False))
 
 
 @pytest.mark.parametrize("rate", [0.04, 0.5, 0.999])

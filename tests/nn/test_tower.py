@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from postclick.nn.dropout import Dropout, random_bits
-from postclick.nn.tower import Head, Perceptron, Tower
+from postclick.nn.tower import Head, Perceptron, Tower, side_by_side
 
 
 def test_forward_equals_numpy():
@@ -129,3 +129,34 @@ def test_tower_is_frozen_and_hashable_even_from_lists():
     assert hash(tower) == hash(Tower((8, 4), (0.1,)))
     with pytest.raises(dataclasses.FrozenInstanceError):
         tower.hidden = (1,)
+
+
+@pytest.mark.parametrize("hidden", [(), (5,), (8, 4, 3)])
+@pytest.mark.parametrize("training", [False, True])
+def test_side_by_side_gives_the_values_and_gradients_of_each_alone(hidden, training):
+    torch.manual_seed(0)
+    perceptrons = torch.nn.ModuleList(Perceptron(6, Tower(hidden, (0.0,))) for _ in range(3)).train(training)
+    pull, found = torch.randn(20, 3, perceptrons[0].width), []
+    for together in (True, False):
+        x = torch.randn(20, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        perceptrons.zero_grad()
+        out = side_by_side(perceptrons, x) if together else torch.stack([each(x) for each in perceptrons], dim=1)
+        (out * pull).sum().backward()
+        found.append([out, x.grad, *(parameter.grad for parameter in perceptrons.parameters())])
+    assert found[0][0].shape == pull.shape
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_side_by_side_drops_out_each_by_itself_at_its_rate():
+    torch.manual_seed(0)
+    perceptrons = torch.nn.ModuleList(Perceptron(4, Tower((16, 16), (0.0, 0.25))) for _ in range(2))
+    perceptrons[1].load_state_dict(perceptrons[0].state_dict())
+    x = torch.randn(500, 4)
+    kept = side_by_side(perceptrons.eval(), x)
+    out = side_by_side(perceptrons.train(), x)
+    alive = kept > 0
+    dropped = (out == 0) & alive
+    assert dropped[:, 0].sum() / alive[:, 0].sum() == pytest.approx(0.25, abs=0.03)
+    assert (dropped[:, 0] != dropped[:, 1]).any()  # equal experts, other bits
+    torch.testing.assert_close(out[alive & ~dropped], kept[alive & ~dropped] / 0.75)

@@ -16,7 +16,7 @@ from postclick.models.batching import to_batch
 from postclick.models.catalog import build
 from postclick.models.systems import MODELS
 from postclick.nn.embedding import use_sparse_gradients
-from postclick.schema import DenseFeature, EmbeddingFeature, Schema, SequenceFeature, SparseFeature
+from postclick.schema import Columns, DenseFeature, EmbeddingFeature, Schema, SequenceFeature, SparseFeature
 
 SCHEMA = Schema(
     (
@@ -26,7 +26,8 @@ SCHEMA = Schema(
         SequenceFeature("history", side="user", weights="recency"),
         SequenceFeature("tags", side="item", pooling="sum"),
         EmbeddingFeature("image", size=2, side="item"),
-    )
+    ),
+    Columns(user_id="user", item_id="item"),
 )
 FIELDS, USERS, ITEMS, TAGS = 4, 30, 20, 12
 TABLE_ROWS = FIELDS + USERS + ITEMS + TAGS
@@ -47,7 +48,20 @@ class Case:
 # Every system with its defaults, and the arguments that make another system of it.
 VARIANTS = (
     Case("mlp", {"conversion": "exposure"}),
+    Case("mlp", {"interaction": {"rank": 2}}),
     Case("esmm", {"shared_embedding": False}),
+    Case("esmm", {"trunk": "mmoe"}),
+    Case("mlp", {"trunk": "mf"}),
+    Case("esmm", {"trunk": "mf"}),
+    Case("esmm", {"trunk": "ncf"}),
+    Case("omoe", {"conversion": "cvr"}),
+    Case("mmoe", {"conversion": "cvr"}),
+    Case("ple", {"conversion": "cvr"}),
+    Case("esm2", {"other_action": False}),
+    Case("esm2", {"purchase": "both"}),
+    Case("multi-dr", {"imputation": "error"}),
+    Case("escm2-dr", {"risk": {"updates": "alternating"}}),
+    Case("ddpo", {"transfer": None}),
 )
 CASES = (*(Case(key) for key in MODELS), *VARIANTS)
 
@@ -58,11 +72,12 @@ def logit(p: float) -> float:
 
 @dataclass(frozen=True)
 class Toy:
-    """Exposures, the true probabilities of their clicks and conversions, and the spec of their log."""
+    """Exposures, the true probabilities of their clicks, conversions and actions, and the spec of their log."""
 
     exposures: Exposures
     ctr: np.ndarray
     cvr: np.ndarray
+    action: np.ndarray
     spec: LogSpec
 
     @property
@@ -87,16 +102,24 @@ def make_toy(rows: int, seed: int) -> Toy:
     ctr, cvr = 1 / (1 + np.exp(-odds))
     click = rng.random(rows) < ctr
     conversion = click & (rng.random(rows) < cvr)
+    action, action_rate = _actions(odds[1], cvr, conversion, seed)
     tags = (FIELDS + USERS + ITEMS, TABLE_ROWS)
     exposures = Exposures(
         np.stack([user, item], 1).astype(np.int32),
         rng.normal(size=(rows, 1)).astype(np.float32),
         rng.normal(size=(rows, 2)).astype(np.float32),
         (_ragged(rng, rows, *tags, weighted=True), _ragged(rng, rows, *tags, weighted=False)),
-        Labels(click.astype(np.int8), conversion.astype(np.int8)),
+        Labels(click.astype(np.int8), conversion.astype(np.int8), action.astype(np.int8)),
     )
-    spec = LogSpec(SCHEMA, TABLE_ROWS, float(rows), float(click.sum()), float(conversion.sum()))
-    return Toy(exposures, ctr, cvr, spec)
+    counts = (float(count) for count in (rows, click.sum(), conversion.sum(), (click & action).sum()))
+    return Toy(exposures, ctr, cvr, action_rate, LogSpec(SCHEMA, TABLE_ROWS, *counts))
+
+
+def _actions(odds, cvr, conversion, seed):
+    """Actions, with and without a conversion, on unclicked rows too, and P(action | click, x); its own generator."""
+    without, given = (1 / (1 + np.exp(-(0.5 * odds + shift))) for shift in (-0.2, 2.2))
+    action = np.random.default_rng([seed, 1]).random(len(odds)) < np.where(conversion, given, without)
+    return action, cvr * given + (1 - cvr) * without
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)

@@ -20,26 +20,217 @@ from postclick.nn.embedding import use_sparse_gradients
 
 SITUATIONS = {"u": (0.0, 0.0), "c": (1.0, 0.0), "v": (1.0, 1.0)}
 
+
+def parts(*tasks):
+    return tuple(f"network.{part}.{task}" for task in tasks for part in ("towers", "heads"))
+
+
+def mmoe(task, on):
+    """Experts serve both tasks; each gate and head its own."""
+    return {
+        ("network.encoder", "network.trunk.bank"): {"ctr": "ucv", task: on},
+        ("network.trunk.gates.0", "network.heads.ctr"): {"ctr": "ucv", task: ""},
+        ("network.trunk.gates.1", f"network.heads.{task}"): {"ctr": "", task: on},
+    }
+
+
+def omoe(task, on):
+    """The one gate serves both tasks, too."""
+    return {
+        ("network.encoder", "network.trunk"): {"ctr": "ucv", task: on},
+        ("network.heads.ctr",): {"ctr": "ucv", task: ""},
+        (f"network.heads.{task}",): {"ctr": "", task: on},
+    }
+
+
+def multi_dr(cvr):
+    """The propensity is detached, and of the two sides of the doubly robust loss each learns with the other still."""
+    return {
+        ("network.encoder",): {"ctr": "ucv", "cvr": cvr, "imputation": "cv"},
+        parts("ctr"): {"ctr": "ucv", "cvr": "", "imputation": ""},
+        parts("cvr"): {"ctr": "", "cvr": cvr, "imputation": ""},
+        parts("imputation"): {"ctr": "", "cvr": "", "imputation": "cv"},
+    }
+
+
+def escm2_dr():
+    """An imputed label reaches the CVR from every row; only the joint loss moves both towers."""
+    still = {"ctr": "", "cvr": "", "ctcvr": "", "imputation": ""}
+    return {
+        ("network.encoder", "network.trunk.bank"): {"ctr": "ucv", "cvr": "ucv", "ctcvr": "ucv", "imputation": "cv"},
+        ("network.trunk.gates.0", "network.heads.ctr"): {**still, "ctr": "ucv", "ctcvr": "ucv"},
+        ("network.trunk.gates.1", "network.heads.cvr"): {**still, "cvr": "ucv", "ctcvr": "ucv"},
+        ("network.trunk.gates.2", "network.heads.imputation"): {**still, "imputation": "cv"},
+    }
+
+
+def three_networks():
+    """Nothing is shared: each network feels its own term."""
+    still = {"ctr": "", "cvr": "", "imputation": ""}
+    return {
+        ("ctr_network",): {**still, "ctr": "ucv"},
+        ("cvr_network",): {**still, "cvr": "ucv"},
+        ("imputation_network",): {**still, "imputation": "cv"},
+    }
+
+
+def ple(task, on):
+    """Two levels: below the last, a task's experts serve the other one through the shared gate; its gate does not."""
+    first, last = "network.trunk.levels.0", "network.trunk.levels.1"
+    both = ("network.encoder", f"{first}.own", f"{first}.shared", f"{first}.shared_gate", f"{last}.shared")
+    return {
+        both: {"ctr": "ucv", task: on},
+        (f"{first}.gates.0", f"{last}.gates.0", f"{last}.own.0", "network.heads.ctr"): {"ctr": "ucv", task: ""},
+        (f"{first}.gates.1", f"{last}.gates.1", f"{last}.own.1", f"network.heads.{task}"): {"ctr": "", task: on},
+    }
+
+
 GRADIENTS = {
     # Two networks; the conversion one learns from clicks only.
     "mlp": {
-        ("ctr_encoder", "ctr_tower", "ctr_head"): {"ctr": "ucv", "cvr": ""},
-        ("conversion_encoder", "conversion_tower", "conversion_head"): {"ctr": "", "cvr": "cv"},
+        ("ctr_network",): {"ctr": "ucv", "cvr": ""},
+        ("conversion_network",): {"ctr": "", "cvr": "cv"},
+    },
+    "mlp-interaction={'rank': 2}": {
+        ("ctr_network",): {"ctr": "ucv", "cvr": ""},
+        ("conversion_network",): {"ctr": "", "cvr": "cv"},
     },
     "mlp-conversion=exposure": {
-        ("ctr_encoder", "ctr_tower", "ctr_head"): {"ctr": "ucv", "ctcvr": ""},
-        ("conversion_encoder", "conversion_tower", "conversion_head"): {"ctr": "", "ctcvr": "ucv"},
+        ("ctr_network",): {"ctr": "ucv", "ctcvr": ""},
+        ("conversion_network",): {"ctr": "", "ctcvr": "ucv"},
+    },
+    "mlp-trunk=mf": {
+        ("ctr_network",): {"ctr": "ucv", "cvr": ""},
+        ("conversion_network",): {"ctr": "", "cvr": "cv"},
+    },
+    # The tasks share users and items; each has a diagonal and biases of its own (two columns of one table).
+    "esmm-trunk=mf": {
+        ("network.encoder", "network.biases", "network.heads.ctr"): {"ctr": "ucv", "ctcvr": "ucv"},
+        ("network.heads.cvr",): {"ctr": "", "ctcvr": "ucv"},
+    },
+    "esmm-trunk=ncf": {
+        ("network.encoder", *parts("ctr")): {"ctr": "ucv", "ctcvr": "ucv"},
+        parts("cvr"): {"ctr": "", "ctcvr": "ucv"},
     },
     # Nothing is detached: the product moves both towers, on every row (Ma et al. 2018).
     "esmm": {
-        ("encoder",): {"ctr": "ucv", "ctcvr": "ucv"},
-        ("ctr_tower", "ctr_head"): {"ctr": "ucv", "ctcvr": "ucv"},
-        ("cvr_tower", "cvr_head"): {"ctr": "", "ctcvr": "ucv"},
+        ("network.encoder",): {"ctr": "ucv", "ctcvr": "ucv"},
+        parts("ctr"): {"ctr": "ucv", "ctcvr": "ucv"},
+        parts("cvr"): {"ctr": "", "ctcvr": "ucv"},
     },
     "esmm-shared_embedding=False": {
-        ("encoder", "ctr_tower", "ctr_head"): {"ctr": "ucv", "ctcvr": "ucv"},
-        ("cvr_encoder", "cvr_tower", "cvr_head"): {"ctr": "", "ctcvr": "ucv"},
+        ("network.encoder", *parts("ctr")): {"ctr": "ucv", "ctcvr": "ucv"},
+        ("network.own_encoders", *parts("cvr")): {"ctr": "", "ctcvr": "ucv"},
     },
+    "esmm-trunk=mmoe": {
+        ("network.encoder", "network.trunk.bank"): {"ctr": "ucv", "ctcvr": "ucv"},
+        ("network.trunk.gates.0", *parts("ctr")): {"ctr": "ucv", "ctcvr": "ucv"},
+        ("network.trunk.gates.1", *parts("cvr")): {"ctr": "", "ctcvr": "ucv"},
+    },
+    # The joint label is a label on every row; the CVR of `cvr` sees clicks only.
+    "omoe": omoe("ctcvr", "ucv"),
+    "omoe-conversion=cvr": omoe("cvr", "cv"),
+    "mmoe": mmoe("ctcvr", "ucv"),
+    "mmoe-conversion=cvr": mmoe("cvr", "cv"),
+    "ple": ple("ctcvr", "ucv"),
+    "ple-conversion=cvr": ple("cvr", "cv"),
+    # The conversion loss reaches the click tower through the information layer; s <= p at the start (Xi et al. 2021).
+    "aitm": {
+        ("encoder", "ctr_tower"): {"ctr": "ucv", "ctcvr": "ucv", "calibrator": ""},
+        ("ctr_head",): {"ctr": "ucv", "ctcvr": "", "calibrator": ""},
+        ("information", "transfer", "ctcvr_tower", "ctcvr_head"): {"ctr": "", "ctcvr": "ucv", "calibrator": ""},
+    },
+    # Nothing is detached; purchases have no loss of their own (Wen et al. 2020).
+    "esm2": {
+        ("network.encoder", *parts("ctr")): {"ctr": "ucv", "ctar": "ucv", "ctcvr": "ucv"},
+        parts("action"): {"ctr": "", "ctar": "ucv", "ctcvr": "ucv"},
+        parts("purchase_action", "purchase_other"): {"ctr": "", "ctar": "", "ctcvr": "ucv"},
+    },
+    "esm2-other_action=False": {
+        ("network.encoder", *parts("ctr")): {"ctr": "ucv", "ctar": "ucv", "ctcvr": "ucv"},
+        parts("action"): {"ctr": "", "ctar": "ucv", "ctcvr": "ucv"},
+        parts("purchase_action"): {"ctr": "", "ctar": "", "ctcvr": "ucv"},
+    },
+    # The direct loss of the purchases sees clicks only, and no click or action tower feels it.
+    "esm2-purchase=both": {
+        ("network.encoder",): {"ctr": "ucv", "ctar": "ucv", "ctcvr": "ucv", "purchase": "cv"},
+        parts("ctr"): {"ctr": "ucv", "ctar": "ucv", "ctcvr": "ucv", "purchase": ""},
+        parts("action"): {"ctr": "", "ctar": "ucv", "ctcvr": "ucv", "purchase": ""},
+        parts("purchase_action", "purchase_other"): {"ctr": "", "ctar": "", "ctcvr": "ucv", "purchase": "cv"},
+    },
+    # Twins start equal, where the gradient of their distance is 0; tests/models/test_esmc.py takes them apart.
+    "esmc": {
+        ("encoder", "ctr_tower", "ctr_head"): {"ctr": "ucv", "ctar": "ucv", "ctcvr": "ucv", "constraint": ""},
+        ("action_tower", "action_head"): {"ctr": "", "ctar": "ucv", "ctcvr": "", "constraint": ""},
+        ("purchase_tower", "purchase_head"): {"ctr": "", "ctar": "", "ctcvr": "ucv", "constraint": ""},
+    },
+    "esms": {
+        ("encoder", "ctr_tower", "ctr_head"): {"ctr": "ucv", "ctar": "ucv", "ctcvr": "ucv"},
+        ("action_tower",): {"ctr": "", "ctar": "ucv", "ctcvr": "ucv"},
+        ("action_head",): {"ctr": "", "ctar": "ucv", "ctcvr": ""},
+        ("purchase_head",): {"ctr": "", "ctar": "", "ctcvr": "ucv"},
+    },
+    "esmg": {
+        ("encoder",): {"ctr": "ucv", "ctar": "ucv", "ctcvr": "ucv", "constraint": ""},
+        ("ctr_tower", "ctr_head"): {"ctr": "ucv", "ctar": "", "ctcvr": "", "constraint": ""},
+        ("action_tower", "action_head"): {"ctr": "", "ctar": "ucv", "ctcvr": "", "constraint": ""},
+        ("purchase_tower", "purchase_head"): {"ctr": "", "ctar": "", "ctcvr": "ucv", "constraint": ""},
+    },
+    # Weights are detached: neither side moves the click's tower; q* and q meet in the constraint alone (Zhu et al. 2023).
+    "dcmt": {
+        ("network.encoder",): {"ctr": "ucv", "ctcvr": "ucv", "cvr": "cv", "counterfactual": "u", "complement": "ucv"},
+        parts("ctr"): {"ctr": "ucv", "ctcvr": "ucv", "cvr": "", "counterfactual": "", "complement": ""},
+        parts("cvr"): {"ctr": "", "ctcvr": "ucv", "cvr": "cv", "counterfactual": "", "complement": "ucv"},
+        parts("counterfactual"): {"ctr": "", "ctcvr": "", "cvr": "", "counterfactual": "u", "complement": "ucv"},
+    },
+    # The soft label is detached: the CVR's losses reach the other towers through the transfer, their heads never.
+    "ddpo": {
+        ("network.encoder",): {"ctr": "ucv", "conversion": "cv", "cvr": "ucv", "ctcvr": "ucv"},
+        ("network.towers.ctr",): {"ctr": "ucv", "conversion": "", "cvr": "ucv", "ctcvr": "ucv"},
+        ("network.heads.ctr",): {"ctr": "ucv", "conversion": "", "cvr": "", "ctcvr": "ucv"},
+        ("network.towers.conversion",): {"ctr": "", "conversion": "cv", "cvr": "ucv", "ctcvr": "ucv"},
+        ("network.heads.conversion",): {"ctr": "", "conversion": "cv", "cvr": "", "ctcvr": ""},
+        ("transfer", *parts("cvr")): {"ctr": "", "conversion": "", "cvr": "ucv", "ctcvr": "ucv"},
+    },
+    "ddpo-transfer=None": {
+        ("network.encoder",): {"ctr": "ucv", "conversion": "cv", "cvr": "ucv", "ctcvr": "ucv"},
+        parts("ctr"): {"ctr": "ucv", "conversion": "", "cvr": "", "ctcvr": "ucv"},
+        parts("conversion"): {"ctr": "", "conversion": "cv", "cvr": "", "ctcvr": ""},
+        parts("cvr"): {"ctr": "", "conversion": "", "cvr": "ucv", "ctcvr": "ucv"},
+    },
+    # The soft label is not detached: unclicked rows move the CVR (Huang et al. 2024).
+    "nise": {
+        ("network.encoder",): {"ctr": "ucv", "cvr": "ucv"},
+        parts("ctr"): {"ctr": "ucv", "cvr": ""},
+        parts("cvr"): {"ctr": "", "cvr": "ucv"},
+    },
+    # Labels of both heads come from clicks and joint events; unclicked rows align them (Cheng et al. 2025).
+    "chorus": {
+        ("network.encoder",): {
+            **{"ctr": "ucv", "ctcvr": "ucv", "ctuncvr": "ucv"},
+            **{"cvr": "cv", "uncvr": "cv", "align": "ucv"},
+        },
+        parts("ctr"): {"ctr": "ucv", "ctcvr": "ucv", "ctuncvr": "ucv", "cvr": "", "uncvr": "", "align": ""},
+        parts("cvr"): {"ctr": "", "ctcvr": "ucv", "ctuncvr": "", "cvr": "cv", "uncvr": "", "align": "ucv"},
+        parts("uncvr"): {"ctr": "", "ctcvr": "", "ctuncvr": "ucv", "cvr": "", "uncvr": "cv", "align": "ucv"},
+    },
+    # The weighted loss sees clicks only, and the click tower does not feel it (Decision 4).
+    "multi-ipw": {
+        ("network.encoder",): {"ctr": "ucv", "cvr": "cv"},
+        parts("ctr"): {"ctr": "ucv", "cvr": ""},
+        parts("cvr"): {"ctr": "", "cvr": "cv"},
+    },
+    "multi-dr": multi_dr("ucv"),
+    "multi-dr-imputation=error": multi_dr("cv"),
+    "escm2-ips": {
+        ("network.encoder", "network.trunk.bank"): {"ctr": "ucv", "cvr": "cv", "ctcvr": "ucv"},
+        ("network.trunk.gates.0", "network.heads.ctr"): {"ctr": "ucv", "cvr": "", "ctcvr": "ucv"},
+        ("network.trunk.gates.1", "network.heads.cvr"): {"ctr": "", "cvr": "cv", "ctcvr": "ucv"},
+    },
+    "escm2-dr": escm2_dr(),
+    "escm2-dr-risk={'updates': 'alternating'}": escm2_dr(),
+    "dr-jl": three_networks(),
+    "mrdr": three_networks(),
 }
 
 
@@ -121,7 +312,7 @@ class SharingMLP(MLP):
     """A bug: the conversion network reads the click network's table."""
 
     def forward(self, batch):
-        self.conversion_encoder.forward = self.ctr_encoder.forward
+        self.conversion_network.encoder.forward = self.ctr_network.encoder.forward
         return super().forward(batch)
 
 

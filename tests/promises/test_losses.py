@@ -13,6 +13,7 @@ from postclick.models.batching import to_batch
 from postclick.models.mlp import MLP
 from postclick.models.scoring import score
 from postclick.nn.embedding import use_sparse_gradients
+from postclick.nn.factorisation import DotHead
 from postclick.nn.tower import Head
 
 EXTREMES = (-1e4, -100.0, 100.0, 1e4)
@@ -54,12 +55,12 @@ def test_terms_are_scalars_and_diagnostics_carry_no_gradient(case, make_model, t
 
 def test_logits_of_ten_thousand_are_finite(case, make_model, toy):
     model = make_model(case)
-    heads = [module for module in model.modules() if isinstance(module, Head)]
+    heads = [module for module in model.modules() if isinstance(module, Head | DotHead)]
     assert len(heads) >= 2
     for biases in itertools.product(EXTREMES, repeat=len(heads)):
         with torch.no_grad():
             for head, bias in zip(heads, biases, strict=True):
-                head.linear.bias.fill_(bias)
+                (head.linear.bias if isinstance(head, Head) else head.bias).fill_(bias)
         for click, conversion in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)):
             assert_finite(*gradients(model, labelled(toy, click, conversion, 8)))
         scores = score(model, toy.exposures.take(np.arange(8)))
@@ -106,6 +107,13 @@ def test_a_view_through_is_never_a_label(case, make_model, toy):
     view_through = dataclasses.replace(batch, conversion=torch.where(batch.click == 0, 1.0, batch.conversion))
     assert (view_through.conversion != batch.conversion).any()
     assert gradients(model, view_through)[0] == gradients(model, batch)[0]
+
+
+def test_an_action_without_a_click_is_never_a_label(case, make_model, toy):
+    model, batch = make_model(case), to_batch(toy.exposures.take(np.arange(60)))
+    outside = dataclasses.replace(batch, action=torch.where(batch.click == 0, 1.0 - batch.action, batch.action))
+    assert (outside.action != batch.action).any()
+    assert gradients(model, outside)[0] == gradients(model, batch)[0]
 
 
 def test_the_loss_is_an_average_over_exposures(case, make_model, toy):

@@ -152,6 +152,11 @@ class ConversionModel(nn.Module, ABC):
             if getattr(module, "is_table", False):
                 yield from module.parameters(recurse=False)
 
+    def regularised_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return the dense parameters that L2 falls on together with the table rows of a batch; those of mf's heads."""
+        found = (module for module in self.modules() if getattr(module, "is_regularised", False))
+        return tuple(parameter for module in found for parameter in module.parameters(recurse=False))
+
     def shared_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return the dense parameters that several heads share, for gradient balancing; none by default."""
         return ()

@@ -14,7 +14,7 @@ from postclick.errors import DataError, Finding
 from postclick.models.base import Batch
 from postclick.nn.features import Features, Sequence
 
-__all__ = ["batch_labels", "to_batch", "to_features"]
+__all__ = ["batch_action", "batch_labels", "to_batch", "to_features"]
 
 
 def to_batch(exposures: Exposures, device: torch.device | str = "cpu") -> Batch:
@@ -66,6 +66,20 @@ def batch_labels(batch: Batch) -> tuple[Tensor, Tensor]:
         what = "a loss needs the labels click and conversion"
         raise DataError(Finding("data.label_missing", what, fix="train on a LOG, not on exposures to score"))
     return batch.click, batch.conversion
+
+
+def batch_action(batch: Batch) -> Tensor:
+    """Return the action, [B], of a batch to learn from; it counts after a click only: multiply by the click.
+
+    Raises
+    ------
+    DataError
+        Where the batch has no action label.
+    """
+    if batch.action is None:
+        fix = "name the column in the schema (action = ...) and prepare the log again"
+        raise DataError(Finding("data.label_missing", "a loss needs the label action", fix=fix))
+    return batch.action
 
 
 def _sequence(ragged: Ragged, device: torch.device | str) -> Sequence:

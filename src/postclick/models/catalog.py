@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 
@@ -63,6 +63,14 @@ def _arguments(found: Mapping[str, Parameter], prefix: str = "", paper: Any = No
             held = {key: getattr(parameter.default, key) for key in component}
             own = {key: dataclasses.replace(entry, default=held[key]) for key, entry in component.items()}
             yield from _arguments(own, f"{prefix}{name}.", value)
+        elif (absent := _component(parameter.type)) is not None:
+            yield from _arguments(parameters(absent), f"{prefix}{name}.", value)
+
+
+def _component(kind: Any) -> type | None:
+    """Return the component that an argument whose default is None would be, or None."""
+    found = next((option for option in get_args(kind) if dataclasses.is_dataclass(option)), None)
+    return cast("type | None", found)
 
 
 def build(key: str, spec: LogSpec, arguments: Mapping[str, Any]) -> ConversionModel:

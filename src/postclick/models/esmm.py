@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from torch import nn
+
 from postclick.binding import Argument
 from postclick.data.log import LogSpec
 from postclick.losses.entire_space import click_loss, joint_loss
@@ -11,8 +13,10 @@ from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
 from postclick.models.batching import batch_labels
-from postclick.nn.embedding import FeatureEncoder
-from postclick.nn.tower import Head, Perceptron, Tower
+from postclick.nn.experts import Experts, gate_use, gates_of
+from postclick.nn.interaction import Interaction
+from postclick.nn.tower import Tower
+from postclick.nn.trunk import TaskNetwork, TrunkName
 
 __all__ = ["ESMM"]
 
@@ -50,8 +54,17 @@ class ESMM(ConversionModel):
         E, the width of a table row.
     tower
         Hidden layers of each tower.
+    trunk
+        ``shared`` is the paper: both towers read the embedding. ``mmoe`` and ``ple`` put experts in between, so that
+        objective and trunk can be told apart; ``mf`` and ``ncf`` read the user and the item alone (ratings).
+    experts
+        Numbers and shape of the experts, where the trunk has them.
     shared_embedding
         False gives each tower its own table: the paper's ablation ESMM-NS.
+    interaction
+        Products of features that the towers read beside the features; off in the paper.
+    biases
+        False takes user, item and global biases from the trunk ``mf``.
 
     References
     ----------
@@ -72,15 +85,25 @@ class ESMM(ConversionModel):
         *,
         embedding_size: Annotated[int, Argument("width of an embedding", paper=18, low=4, high=64)] = 8,
         tower: Annotated[Tower, Argument("hidden layers of each tower", paper={"hidden": (360, 200, 80)})] = Tower(),  # noqa: B008 (frozen)
+        trunk: Annotated[TrunkName, Argument("what the towers share beside the table; shared: nothing")] = "shared",
+        experts: Annotated[Experts, Argument("experts of the trunks mmoe and ple")] = Experts(),  # noqa: B008 (frozen)
         shared_embedding: Annotated[bool, Argument("one table for both towers; false is ESMM-NS")] = True,
+        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
+        biases: Annotated[bool, Argument("user, item and global biases of the trunk mf")] = True,
     ) -> None:
         super().__init__(spec)
-        self.encoder = FeatureEncoder(spec.schema, spec.table_rows, embedding_size)
-        self.cvr_encoder = None if shared_embedding else FeatureEncoder(spec.schema, spec.table_rows, embedding_size)
-        self.ctr_tower = Perceptron(self.encoder.width, tower)
-        self.ctr_head = Head(self.ctr_tower.width, spec.ctr)
-        self.cvr_tower = Perceptron(self.encoder.width, tower)
-        self.cvr_head = Head(self.cvr_tower.width, spec.cvr)
+        self.network = TaskNetwork(
+            spec.schema,
+            spec.table_rows,
+            {"ctr": spec.ctr, "cvr": spec.cvr},
+            trunk=trunk,
+            experts=experts,
+            tower=tower,
+            embedding_size=embedding_size,
+            interaction=interaction,
+            shared_embedding=shared_embedding,
+            biases=biases,
+        )
 
     @property
     def heads(self) -> dict[str, HeadKind]:
@@ -93,12 +116,10 @@ class ESMM(ConversionModel):
         return (("ctr", "exposure"), ("ctcvr", "exposure"))
 
     def forward(self, batch: Batch) -> Outputs:
-        """Return ctr, cvr and their product."""
-        ctr_input = self.encoder(batch.features)  # [B, D]
-        cvr_input = ctr_input if self.cvr_encoder is None else self.cvr_encoder(batch.features)
-        ctr = LogProbability.from_logit(self.ctr_head(self.ctr_tower(ctr_input)))  # [B]
-        cvr = LogProbability.from_logit(self.cvr_head(self.cvr_tower(cvr_input)))
-        return Outputs(ctr, cvr, ctcvr=ctr * cvr)
+        """Return ctr, cvr and their product; extras are the gates, where the trunk has them."""
+        found = self.network(batch.features)
+        ctr, cvr = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", "cvr"))  # [B]
+        return Outputs(ctr, cvr, ctcvr=ctr * cvr, extras=found.gate_extras())
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the terms ``ctr`` and ``ctcvr``, both over all exposures, nothing detached."""
@@ -106,5 +127,10 @@ class ESMM(ConversionModel):
         ctr = click_loss(outputs.ctr, click)
         ctcvr = joint_loss(outputs.ctcvr, click, conversion)
         return Losses(
-            {"ctr": mean_over_exposures(ctr, batch.weight), "ctcvr": mean_over_exposures(ctcvr, batch.weight)}
+            {"ctr": mean_over_exposures(ctr, batch.weight), "ctcvr": mean_over_exposures(ctcvr, batch.weight)},
+            gate_use(gates_of(outputs.extras), batch.weight),
         )
+
+    def shared_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return what the towers share beside the table: nothing under the paper's trunk."""
+        return self.network.shared_parameters()

@@ -11,8 +11,9 @@ from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
 from postclick.models.batching import batch_labels
-from postclick.nn.embedding import FeatureEncoder
-from postclick.nn.tower import Head, Perceptron, Tower
+from postclick.nn.interaction import Interaction
+from postclick.nn.tower import Tower
+from postclick.nn.trunk import TaskNetwork
 
 __all__ = ["MLP"]
 
@@ -56,6 +57,14 @@ class MLP(ConversionModel):
         E, the width of a table row.
     tower
         Hidden layers of each network.
+    interaction
+        Products of features that each network reads beside them; None forms none.
+    trunk
+        ``shared`` reads all features. ``mf`` makes each network the dot product of a user and an item, u . i plus
+        biases: on ratings this is MF, the naive baseline of the debiasing papers. ``ncf`` is a tower over user, item
+        and their product.
+    biases
+        False takes user, item and global biases from ``mf``, as the papers have it.
 
     References
     ----------
@@ -81,16 +90,29 @@ class MLP(ConversionModel):
         ] = "click",
         embedding_size: Annotated[int, Argument("width of an embedding", paper=5, low=4, high=64)] = 8,
         tower: Annotated[Tower, Argument("hidden layers of each network")] = Tower(),  # noqa: B008 (frozen)
+        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
+        trunk: Annotated[
+            Literal["shared", "mf", "ncf"], Argument("what a network reads: all features, or user and item alone")
+        ] = "shared",
+        biases: Annotated[bool, Argument("user, item and global biases of mf")] = True,
     ) -> None:
         super().__init__(spec)
         self.conversion = conversion
-        self.ctr_encoder = FeatureEncoder(spec.schema, spec.table_rows, embedding_size)
-        self.ctr_tower = Perceptron(self.ctr_encoder.width, tower)
-        self.ctr_head = Head(self.ctr_tower.width, spec.ctr)
-        self.conversion_encoder = FeatureEncoder(spec.schema, spec.table_rows, embedding_size)
-        self.conversion_tower = Perceptron(self.conversion_encoder.width, tower)
-        rate = spec.cvr if conversion == "click" else spec.ctcvr
-        self.conversion_head = Head(self.conversion_tower.width, rate)
+
+        def network(task: str, rate: float) -> TaskNetwork:
+            return TaskNetwork(
+                spec.schema,
+                spec.table_rows,
+                {task: rate},
+                trunk=trunk,
+                tower=tower,
+                embedding_size=embedding_size,
+                interaction=interaction,
+                biases=biases,
+            )
+
+        self.ctr_network = network("ctr", spec.ctr)
+        self.conversion_network = network("conversion", spec.cvr if conversion == "click" else spec.ctcvr)
 
     @property
     def heads(self) -> dict[str, HeadKind]:
@@ -105,10 +127,8 @@ class MLP(ConversionModel):
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ctr, cvr, ctcvr."""
-        ctr_hidden = self.ctr_tower(self.ctr_encoder(batch.features))  # [B, D] -> [B, H]
-        conversion_hidden = self.conversion_tower(self.conversion_encoder(batch.features))
-        ctr = LogProbability.from_logit(self.ctr_head(ctr_hidden))  # [B]
-        conversion = LogProbability.from_logit(self.conversion_head(conversion_hidden))
+        ctr = LogProbability.from_logit(self.ctr_network(batch.features).logits["ctr"])  # [B]
+        conversion = LogProbability.from_logit(self.conversion_network(batch.features).logits["conversion"])
         if self.conversion == "click":
             return Outputs(ctr, cvr=conversion, ctcvr=ctr * conversion)
         return Outputs(ctr, cvr=conversion.quotient(ctr), ctcvr=conversion)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ def score(
     *,
     batch_size: int = 16_384,
     device: torch.device | str | None = None,
+    observe: Callable[[Outputs], None] | None = None,
 ) -> Scores:
     """Return the log-odds of every head on every exposure, in order, as the network gives them.
 
@@ -41,6 +42,8 @@ def score(
         Rows at a time. It does not change a logit by more than 1e-5.
     device
         Where the batches go; None is where the model is.
+    observe
+        Shown the outputs of every batch, for what is in them beside the probabilities.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def score(
     try:
         with torch.inference_mode():
             parts = [
-                _scores(model(Batch(to_features(part, where))), derived)
+                _scores(_observed(model(Batch(to_features(part, where))), observe), derived)
                 for piece in pieces
                 for part in _slices(piece, batch_size)
             ]
@@ -83,6 +86,12 @@ def _slice_ragged(ragged: Ragged, part: slice) -> Ragged:
     inside = slice(int(offsets[0]), int(offsets[-1]))
     weights = None if ragged.weights is None else ragged.weights[inside]
     return Ragged(ragged.values[inside], offsets - offsets[0], weights)
+
+
+def _observed(outputs: Outputs, observe: Callable[[Outputs], None] | None) -> Outputs:
+    if observe is not None:
+        observe(outputs)
+    return outputs
 
 
 def _scores(outputs: Outputs, derived: frozenset[str]) -> Scores:

@@ -5,14 +5,17 @@ Shapes: B rows, F sparse fields, S sequence fields, E embedding size, R table ro
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, embedding_bag
 
+from postclick.nn.attention import TargetAttention
 from postclick.nn.features import Features, Sequence
 from postclick.nn.initialise import initialise_embedding
+from postclick.nn.interaction import CrossNetwork, Interaction, bi_interaction
 from postclick.schema import Schema
 
 __all__ = ["FeatureEncoder", "FusedEmbedding", "Pooling", "fill_unknown_rows", "use_sparse_gradients"]
@@ -61,14 +64,19 @@ class FusedEmbedding(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """Return [B, F + S, E]."""
-        single = embedding(features.rows, self.weight, sparse=self.sparse)
+        single = self.look_up(features.rows)
         if not features.sequences:
             return single
         return torch.cat([single, self._pooled(features.sequences)], dim=1)
 
+    def look_up(self, rows: Tensor) -> Tensor:
+        """Return the table's rows, [...] -> [..., E]."""
+        return embedding(rows, self.weight, sparse=self.sparse)
+
     def _pooled(self, sequences: tuple[Sequence, ...]) -> Tensor:
         """Return [B, S, E]: one bag a (field, row), all fields in one call."""
         values, offsets, weights = _joined(sequences)
+        weights = None if weights is None else weights.to(self.weight.dtype)
         sums = embedding_bag(
             values,
             self.weight,
@@ -172,17 +180,64 @@ class FeatureEncoder(nn.Module):
         R, rows of the fused table.
     size
         E.
+    interaction
+        Products of features to append; None appends nothing.
+
+    Raises
+    ------
+    ValueError
+        ``fm`` with fewer than two fields: there is no pair.
     """
 
-    def __init__(self, schema: Schema, table_rows: int, size: int) -> None:
+    def __init__(self, schema: Schema, table_rows: int, size: int, *, interaction: Interaction | None = None) -> None:
         super().__init__()
         fields = len(schema.fields)
         pooling = tuple(feature.pooling for feature in schema.sequences)
-        self.table = FusedEmbedding(table_rows, size, unknown_rows=fields, pooling=pooling)
+        self.targets = schema.targets
+        bags = tuple(pool for pool in pooling if pool != "target-attention")
+        self.table = FusedEmbedding(table_rows, size, unknown_rows=fields, pooling=bags)
+        self.attention = nn.ModuleDict(
+            {str(index): TargetAttention(size) for index, target in enumerate(self.targets) if target is not None}
+        )
         self.width = fields * size + len(schema.dense) + sum(feature.size for feature in schema.embeddings)
+        self.interaction = interaction
+        self.cross: CrossNetwork | None = None
+        if interaction is None:
+            return
+        if interaction.kind == "cross":
+            self.cross = CrossNetwork(self.width, interaction.layers, interaction.rank)
+        elif fields < 2:
+            raise ValueError(f"an fm interaction needs two fields or more, the schema has {fields}")
+        self.width += size if self.cross is None else self.width
 
     def forward(self, features: Features) -> Tensor:
         """Return [B, D]; `width` is D."""
-        looked_up = self.table(features).flatten(1)
+        looked_up = self.fields(features)
         others = [part for part in (features.dense, features.embeddings) if part.shape[1]]
-        return torch.cat([looked_up, *others], dim=1) if others else looked_up
+        v = torch.cat([looked_up.flatten(1), *others], dim=1) if others else looked_up.flatten(1)
+        if self.interaction is None:
+            return v
+        products = bi_interaction(looked_up) if self.cross is None else self.cross(v)
+        return torch.cat([v, products], dim=1)
+
+    def fields(self, features: Features) -> Tensor:
+        """Return one vector a field, sparse fields first, [B, F + S, E]."""
+        if not len(self.attention):
+            looked_up: Tensor = self.table(features)
+            return looked_up
+        bags = tuple(bag for bag, target in zip(features.sequences, self.targets, strict=True) if target is None)
+        single, *pooled = self.table(replace(features, sequences=bags)).split(
+            [features.rows.shape[1], *[1] * len(bags)], dim=1
+        )
+        vectors, rest = [single], iter(pooled)
+        for index, (sequence, target) in enumerate(zip(features.sequences, self.targets, strict=True)):
+            if target is None:
+                vectors.append(next(rest))
+                continue
+            values = self.table.look_up(sequence.values)
+            vectors.append(self.attention[str(index)](values, single[:, target], sequence).unsqueeze(1))
+        return torch.cat(vectors, dim=1)
+
+    def dense_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return the parameters beside the table: of target attention and of a cross network."""
+        return tuple(parameter for parameter in self.parameters() if parameter is not self.table.weight)

@@ -5,16 +5,18 @@ Shapes: B rows, D input width, K experts, H expert width.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
 
 from postclick.binding import Argument
-from postclick.nn.tower import Perceptron, Tower
+from postclick.nn.tower import Perceptron, Tower, side_by_side
 
-__all__ = ["ExpertBank", "Experts", "Gate", "mix"]
+__all__ = ["ExpertBank", "Experts", "Gate", "banks_on_one_input", "gate_use", "gates_of", "mix"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Experts:
     count: Annotated[int, Argument("experts that all tasks share (omoe, mmoe)", paper=8, low=2, high=16)] = 4
     specific: Annotated[int, Argument("experts of each task alone, a level (ple)", low=1, high=4)] = 1
     shared: Annotated[int, Argument("experts of all tasks, a level (ple)", low=1, high=4)] = 2
-    levels: Annotated[int, Argument("extraction levels (ple); one is CGC", paper=2, low=1, high=3)] = 1
+    levels: Annotated[int, Argument("extraction levels (ple); one is CGC", low=1, high=3)] = 2
     hidden: Annotated[tuple[int, ...], Argument("widths of an expert's layers")] = (64, 32, 16)
     dropout: Annotated[tuple[float, ...], Argument("rate after each layer, or one for all")] = (0.1, 0.3, 0.3)
 
@@ -89,9 +91,13 @@ class ExpertBank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the experts' outputs; `width` is H."""
-        if not len(self.experts):
-            return x.new_zeros(len(x), 0, self.width)
-        return torch.stack([expert(x) for expert in self.experts], dim=1)
+        return banks_on_one_input([self], x)
+
+
+def banks_on_one_input(banks: Sequence[ExpertBank], x: Tensor) -> Tensor:
+    """Return the outputs of all experts of all banks, [B, D] -> [B, K, H], K in the order of the banks."""
+    experts = [cast("Perceptron", expert) for bank in banks for expert in bank.experts]
+    return side_by_side(experts, x) if experts else x.new_zeros(len(x), 0, banks[0].width)
 
 
 class Gate(nn.Module):
@@ -119,4 +125,46 @@ class Gate(nn.Module):
 
 def mix(weights: Tensor, experts: Tensor) -> Tensor:
     """Return sum_k g_k f_k, [B, K] and [B, K, H] -> [B, H]."""
-    return torch.bmm(weights.unsqueeze(1), experts).squeeze(1)
+    # a third of the time of torch.bmm, whose B products are too small for it
+    return (weights.unsqueeze(-1) * experts).sum(dim=1)
+
+
+_GATE = "gate/"
+
+
+def gates_of(extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the gate distributions among `Outputs.extras` (``gate/TASK``), [B, K] each, by task."""
+    return {name.removeprefix(_GATE): gate for name, gate in extras.items() if name.startswith(_GATE)}
+
+
+@torch.no_grad()
+def gate_use(gates: Mapping[str, Tensor], weight: Tensor | None = None) -> dict[str, Tensor]:
+    """Return how evenly each task's gate uses its experts, as scalars without gradient.
+
+    ``gate_entropy/TASK`` is the mean over rows of H(g) / log K: 1 where every row weighs all experts alike, 0 where
+    every row takes one expert, whichever (1 for K = 1). ``gate_largest/TASK`` is max_k of the mean of g_k, in
+    [1/K, 1]: near 1 all rows take the same expert, so the others are dead weight; near 1/K with a low entropy the rows
+    divide the experts among them.
+
+    Parameters
+    ----------
+    gates
+        g by task, [B, K] each, rows that sum to 1.
+    weight
+        w >= 0, [B], or None for 1: means are sum(w .) / sum(w).
+    """
+    found = {}
+    for task, gate in gates.items():
+        rows = _mean_rows(torch.special.entr(gate).sum(dim=1), weight)
+        choices = math.log(gate.shape[1])
+        found[f"gate_entropy/{task}"] = rows / choices if choices else torch.ones_like(rows)
+        found[f"gate_largest/{task}"] = _mean_rows(gate, weight).max()
+    return found
+
+
+def _mean_rows(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Return sum(w v) / sum(w) over the first axis; 0 where the weights sum to 0."""
+    if weight is None:
+        return values.sum(dim=0) / max(len(values), 1)
+    total = weight.sum()
+    return weight @ values / torch.where(total > 0, total, 1.0)

@@ -7,7 +7,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EMBEDDING_SCALE", "initialise_embedding", "initialise_hidden", "initialise_output", "log_odds_of_rate"]
+__all__ = [
+    "EMBEDDING_SCALE",
+    "initialise_embedding",
+    "initialise_hidden",
+    "initialise_linear",
+    "initialise_output",
+    "log_odds_of_rate",
+]
 
 EMBEDDING_SCALE = 0.05
 """Standard deviation of a new table row. The towers keep the size of their input, so the first logits are the base
@@ -39,10 +46,17 @@ def initialise_output(layer: nn.Linear, rate: float) -> None:
 
     Without it the first thousand steps on a log with 4 % clicks move nothing but the bias.
     """
+    initialise_linear(layer, log_odds_of_rate(rate))
+
+
+@torch.no_grad()
+def initialise_linear(layer: nn.Linear, bias: float = 0.0) -> None:
+    """Draw N(0, 2 / (inputs + outputs)) in place, for a layer without activation; every bias is `bias`."""
     if layer.weight.is_meta:
         return
     nn.init.xavier_normal_(layer.weight)
-    nn.init.constant_(layer.bias, log_odds_of_rate(rate))
+    if layer.bias is not None:
+        nn.init.constant_(layer.bias, bias)
 
 
 def log_odds_of_rate(rate: float) -> float:

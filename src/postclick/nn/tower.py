@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn import functional
 
 from postclick.binding import Argument
 from postclick.nn.dropout import Dropout, random_bits
 from postclick.nn.initialise import initialise_hidden, initialise_output
 
-__all__ = ["Head", "Perceptron", "Tower"]
+__all__ = ["Head", "Perceptron", "Tower", "side_by_side"]
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,68 @@ class Perceptron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last hidden layer; `width` is its size."""
-        if self.training and x.device.type == "cpu" and x.dim() == 2 and x.dtype in _EXACT:
+        if self._layers and _in_one_step(self, x):
             return self._trained(x)
         hidden: Tensor = self.steps(x)
         return hidden
 
     def _trained(self, x: Tensor) -> Tensor:
         """Return what `steps` returns, each layer and its gradient in as few passes over memory as there can be."""
-        # one draw for all layers: making a generator takes as long as drawing for a small layer
-        sizes = [len(x) * linear.out_features if dropout.active else 0 for linear, dropout in self._layers]
-        for (linear, dropout), bits in zip(self._layers, torch.split(random_bits(sum(sizes)), sizes), strict=True):
+        for (linear, dropout), bits in zip(self._layers, _layer_bits(self, len(x)), strict=True):
             x = _HiddenLayer.apply(x, linear.weight, linear.bias, dropout, bits)  # type: ignore[no-untyped-call]
         return x
+
+
+def side_by_side(perceptrons: Sequence[Perceptron], x: Tensor) -> Tensor:
+    """Return the outputs of K perceptrons of one shape on one input, [B, D] -> [B, K, H].
+
+    Their first layers are one matrix product, and so is the gradient of x. While training on the CPU their dropout is
+    one draw of bits; elsewhere the other layers are batched products, a few kernels for any K. Where nothing is dropped
+    the numbers are those of each perceptron alone, to rounding.
+    """
+    layers = list(zip(*(perceptron._layers for perceptron in perceptrons), strict=True))
+    if not layers:
+        return torch.stack([x] * len(perceptrons), dim=1)
+    weight = torch.cat([linear.weight for linear, _ in layers[0]])  # [K H, D]
+    bias = torch.cat([linear.bias for linear, _ in layers[0]])
+    dropouts = [layer[0][1] for layer in layers]
+    if not _in_one_step(perceptrons[0], x):
+        return _batched(
+            layers[1:], dropouts[1:], dropouts[0](functional.linear(x, weight, bias).relu()), len(perceptrons)
+        )
+    bits = _layer_bits(perceptrons[0], len(x), count=len(perceptrons))
+    joined = _HiddenLayer.apply(x, weight, bias, dropouts[0], bits[0])  # type: ignore[no-untyped-call]
+    outputs = joined.chunk(len(perceptrons), dim=1)
+    for layer, drawn in zip(layers[1:], bits[1:], strict=True):
+        outputs = [
+            _HiddenLayer.apply(output, linear.weight, linear.bias, dropout, each)  # type: ignore[no-untyped-call]
+            for output, (linear, dropout), each in zip(outputs, layer, drawn.chunk(len(layer)), strict=True)
+        ]
+    return torch.stack(list(outputs), dim=1)
+
+
+def _batched(
+    layers: list[tuple[tuple[nn.Linear, Dropout], ...]], dropouts: list[Dropout], joined: Tensor, count: int
+) -> Tensor:
+    """Return the outputs of the layers after the first, [B, K H] -> [B, K, H]."""
+    hidden = joined.view(len(joined), count, joined.shape[1] // count).transpose(0, 1)  # [K, B, H]
+    for layer, dropout in zip(layers, dropouts, strict=True):
+        weight = torch.stack([linear.weight for linear, _ in layer])
+        bias = torch.stack([linear.bias for linear, _ in layer])
+        hidden = dropout(torch.baddbmm(bias.unsqueeze(1), hidden, weight.transpose(1, 2)).relu())
+    return hidden.transpose(0, 1)
+
+
+def _in_one_step(perceptron: Perceptron, x: Tensor) -> bool:
+    """Whether each layer of `perceptron` is a `_HiddenLayer`: while training on the CPU."""
+    return perceptron.training and x.device.type == "cpu" and x.dim() == 2 and x.dtype in _EXACT
+
+
+def _layer_bits(perceptron: Perceptron, rows: int, count: int = 1) -> tuple[Tensor, ...]:
+    """Return random bits a layer for the dropout of `count` perceptrons, none where nothing is dropped."""
+    # one draw for all layers: making a generator takes as long as drawing for a small layer
+    sizes = [count * rows * layer.out_features if dropout.active else 0 for layer, dropout in perceptron._layers]
+    return torch.split(random_bits(sum(sizes)), sizes)
 
 
 _EXACT = (torch.float32, torch.float64)
@@ -142,7 +193,7 @@ _LINE = 16
 def _times(inner: Tensor, weight: Tensor) -> Tensor:
     """Return inner @ weight; rows that end within a cache line are padded, which saves a tenth of the product."""
     width = weight.shape[1]
-    return (inner @ pad(weight, (0, -width % _LINE)))[:, :width] if width % _LINE else inner @ weight
+    return (inner @ functional.pad(weight, (0, -width % _LINE)))[:, :width] if width % _LINE else inner @ weight
 
 
 class Head(nn.Module):

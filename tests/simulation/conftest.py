@@ -16,6 +16,14 @@ def no_bias(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="session")
+def acting(tmp_path_factory: pytest.TempPathFactory) -> World:
+    knobs = {"purchase_outside_window": 0.2, "orphan_actions": 0.01}
+    return simulate(
+        tmp_path_factory.mktemp("worlds") / "behaviour", world="behaviour", exposures=70_000, seed=3, knobs=knobs
+    )
+
+
+@pytest.fixture(scope="session")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A raw Ali-CCP world over two chunks, cut within one."""
     out: Path = tmp_path_factory.mktemp("worlds") / "raw"

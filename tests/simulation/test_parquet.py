@@ -19,6 +19,13 @@ def test_the_table_holds_what_the_schema_asks_for(selection):
     assert np.all(np.diff(table.column("time").to_numpy()) >= 0)
 
 
+def test_a_world_with_actions_has_their_column(acting, selection):
+    for world, there in ((acting, True), (selection, False)):
+        names = ds.dataset(world.path / "exposures").schema.names
+        assert set(world.schema.raw_columns()) == set(names)
+        assert ("action" in names) == there
+
+
 def test_attributes_belong_to_their_entity(selection):
     table = ds.dataset(selection.path / "exposures").to_table()
     for entity, attributes in (

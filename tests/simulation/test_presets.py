@@ -7,8 +7,9 @@ from postclick.errors import ConfigError
 from postclick.simulation.presets import PRESETS, Knobs, resolve
 
 
-def test_the_presets_differ_in_selection_alone():
-    assert set(PRESETS) == {"selection", "no-bias"}
+def test_the_presets_differ_in_selection_alone_but_for_the_one_with_actions():
+    assert set(PRESETS) == {"selection", "no-bias", "behaviour"}
+    assert [name for name, knobs in PRESETS.items() if knobs.action_rate] == ["behaviour"]
     selection, no_bias = PRESETS["selection"], PRESETS["no-bias"]
     assert selection.selection > 0
     assert no_bias.selection == 0
@@ -42,6 +43,39 @@ def test_values_out_of_range_are_reported_together():
         "set.groups",
         "set.orphan_conversions",
     ]
+
+
+def test_knobs_of_actions_need_actions():
+    with pytest.raises(ConfigError) as caught:
+        resolve("selection", {"purchase_without_action": 0.3, "orphan_actions": 0.1})
+    assert [finding.where for finding in caught.value.findings] == ["set.purchase_without_action", "set.orphan_actions"]
+    assert "world behaviour" in str(caught.value)
+    assert resolve("selection", {"purchase_without_action": 0.3, "action_rate": 0.4}).action_rate == 0.4
+
+
+@pytest.mark.parametrize(
+    ("knobs", "where"),
+    [
+        ({"action_rate": 0.05}, ["set.action_rate"]),
+        ({"action_rate": 0.95, "purchase_without_action": 0.7}, ["set.purchase_without_action"]),
+        ({"purchase_outside_window": 0.9}, ["set.action_rate"]),
+        (
+            {"purchase_outside_window": 0.96, "purchase_without_action": 0.5},
+            ["set.action_rate", "set.purchase_without_action"],
+        ),
+    ],
+)
+def test_more_conversions_than_a_path_can_hold_are_refused(knobs, where):
+    with pytest.raises(ConfigError) as caught:
+        resolve("behaviour", knobs)
+    assert [finding.where for finding in caught.value.findings] == where
+
+
+def test_knobs_of_actions_are_stated_only_where_there_are_actions():
+    assert not {name for name in PRESETS["selection"].to_dict() if "action" in name or "purchase" in name}
+    stated = PRESETS["behaviour"].to_dict()
+    assert set(stated) == {entry.name for entry in fields(Knobs)}
+    assert stated["action_rate"] == 0.4
 
 
 def test_every_knob_is_documented():

@@ -1,10 +1,12 @@
+import hashlib
+
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
 from postclick import files
 from postclick.errors import ConfigError, StorageError
-from postclick.simulation import simulate
+from postclick.simulation import psc_gap, simulate
 
 
 def labels(world):
@@ -48,6 +50,55 @@ def test_clicked_exposures_are_like_all_in_no_bias_and_not_in_selection(selectio
 
     assert ratio(no_bias) == pytest.approx(1, abs=0.07)
     assert ratio(selection) > 1.6
+
+
+@pytest.mark.parametrize(
+    ("world", "digest"),
+    [
+        ("selection", "d154660edf305de3"),
+        ("no-bias", "7371c631eead8028"),
+    ],
+)
+def test_a_world_without_actions_is_what_it_was_before_there_were_any(tmp_path, world, digest):
+    made = simulate(tmp_path / "w", world=world, exposures=20_000, seed=3)
+    found = hashlib.sha256(b"".join(label.astype("i1").tobytes() for label in labels(made)))
+    assert found.hexdigest()[:16] == digest
+    assert set(made.counts) == {"clicks", "conversions", "orphan_conversions", "users", "items"}
+    assert set(made.rates) == {"ctr", "cvr_do", "cvr_click", "ctcvr"}
+
+
+def test_a_world_with_actions_logs_and_counts_them(acting):
+    table = ds.dataset(acting.path / "exposures").to_table(["click", "action", "conversion"])
+    click, action, conversion = (table.column(name).to_numpy() == 1 for name in table.column_names)
+    assert acting.schema.columns.action == "action"
+    assert acting.counts["actions"] == (click & action).sum()
+    assert acting.counts["orphan_actions"] == (~click & action).sum() > 0
+    assert acting.counts["conversions_without_action"] == (click & conversion & ~action).sum()
+    truth, true = acting.truth(), acting.behaviour()
+    assert acting.rates["cvr_click"] == pytest.approx(0.1, abs=1e-9)
+    assert acting.rates["action"] == pytest.approx(0.4 * 0.7, abs=1e-9)
+    assert acting.rates["ctar"] == pytest.approx(true.ctar.mean(), rel=1e-12)
+    # 30 of 100 conversions have no action, and 30 of 100 actions of the other 70 are logged elsewhere
+    assert acting.rates["without_action"] == pytest.approx(0.3 + 0.7 * 0.3, abs=1e-9)
+    assert acting.rates["without_action"] == pytest.approx(
+        psc_gap(truth.ctr, true).total.sum() / truth.ctcvr.sum(), rel=1e-9
+    )
+
+
+def test_a_world_with_actions_is_a_function_of_its_arguments(tmp_path):
+    made = [
+        simulate(tmp_path / str(place), world="behaviour", exposures=2_000, seed=seed, knobs=knobs).hash
+        for place, (seed, knobs) in enumerate(((1, {}), (1, {}), (2, {}), (1, {"action_outside_window": 0.1})))
+    ]
+    assert made[0] == made[1]
+    assert len(set(made)) == 3
+
+
+def test_the_files_of_ali_ccp_have_no_actions(tmp_path):
+    with pytest.raises(ConfigError, match="no column for in-shop actions") as caught:
+        simulate(tmp_path / "w", world="behaviour", layout="ali-ccp")
+    assert [finding.where for finding in caught.value.findings] == ["format"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("layout", ["parquet", "ali-ccp"])

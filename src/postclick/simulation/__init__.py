@@ -32,12 +32,17 @@ hidden confounding: ``cvr_do`` = ``cvr_click``, and a rich enough model fitted o
 wrong for want of data and of model class, which is the case that entire-space and weighted estimators are for
 (SYSTEMS, Decision 1).
 
+**In-shop actions** (`action_rate` > 0, as in the world `behaviour`) put a stage between click and conversion:
+`postclick.simulation.actions` has its equations, `postclick.simulation.behaviour` its truth. cvr_i is then the mixture
+of two paths with the same mean; users, items, exposures and clicks stay those of the world without actions.
+
 The default r is .7. At r = .5 clicks alone still over-predict, but an entire-space model learns too little about the
 CVR from the clicks to rank better: the two tied in our sketches.
 """
 
+from postclick.simulation.behaviour import Behaviour, PscGap, psc_gap
 from postclick.simulation.presets import PRESETS, Knobs
 from postclick.simulation.simulate import simulate
 from postclick.simulation.world import Layout, World
 
-__all__ = ["PRESETS", "Knobs", "Layout", "World", "simulate"]
+__all__ = ["PRESETS", "Behaviour", "Knobs", "Layout", "PscGap", "World", "psc_gap", "simulate"]

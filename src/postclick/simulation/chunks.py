@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from postclick.data.scores import probability
+from postclick.simulation.actions import ActionIntercepts, action_logit, draw_actions, paths, solve_actions
+from postclick.simulation.behaviour import Behaviour, behaviour
+from postclick.simulation.bisection import rising_root
 from postclick.simulation.population import PRICE_MEAN, PRICE_SD, Population, populate
 from postclick.simulation.presets import Knobs
 from postclick.simulation.vocabularies import Vocabularies, sizes
@@ -22,6 +24,7 @@ CHUNK_ROWS = 65_536  # fixed: each chunk has its own random stream, so this numb
 _START = 1_735_689_600  # 2025-01-01 00:00 UTC
 _POSITIONS = 10
 _CHUNKS, _CALIBRATION_CHUNKS = 4, 4
+_ACTIONS = 10  # stream of random numbers, beside those of chunks, population and layout
 _WEB_SHARE = 0.3
 # relative traffic of the 24 hours
 _TRAFFIC = np.array([4, 3, 2, 2, 2, 3, 5, 7, 9, 10, 10, 11, 12, 11, 10, 10, 10, 11, 13, 15, 16, 15, 11, 7])
@@ -66,8 +69,8 @@ class Chunk:
         The device: 1 on the web, 0 in the app.
     position
         Place on the page, from 1.
-    click_logit, conversion_logit
-        Without intercepts.
+    click_logit, conversion_logit, action_logit
+        Without intercepts; no third in a world without actions.
     rng
         The chunk's generator, from which the funnel is drawn next.
     """
@@ -80,6 +83,7 @@ class Chunk:
     position: Ints
     click_logit: Floats
     conversion_logit: Floats
+    action_logit: Floats | None
     rng: np.random.Generator = field(repr=False)
 
     def __len__(self) -> int:
@@ -98,10 +102,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Intercepts:
-    """Intercepts of the two logits."""
+    """Intercepts of the two logits; `actions` has those of the paths through the action stage, where there is one."""
 
     click: float
     conversion: float
+    actions: ActionIntercepts | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,10 @@ class Outcomes:
     ----------
     ctr, cvr_do, cvr_click
         True probabilities; the two CVRs are equal, every confounder is observed.
-    click, conversion
+    click, conversion, action
         Labels as logged.
+    behaviour
+        True probabilities of the paths; None, as `action`, in a world without actions.
     """
 
     ctr: Floats
@@ -121,6 +128,8 @@ class Outcomes:
     cvr_click: Floats
     click: NDArray[np.int8]
     conversion: NDArray[np.int8]
+    action: NDArray[np.int8] | None = None
+    behaviour: Behaviour | None = None
 
     @property
     def ctcvr(self) -> Floats:
@@ -142,7 +151,8 @@ def draw(story: Plan, index: int) -> Chunk:
     conversion = _conversion_latent(population, knobs, user, item, web)
     click_logit = _click_logit(population, knobs, user, item, conversion) + _placement(position, time)
     conversion_logit = knobs.cvr_spread * conversion + knobs.user_effect * population.users.own_conversion[user]
-    return Chunk(first, user, item, time, web, position, click_logit, conversion_logit, rng)
+    acting = action_logit(population, knobs, user, item, conversion) if knobs.action_rate else None
+    return Chunk(first, user, item, time, web, position, click_logit, conversion_logit, acting, rng)
 
 
 def _times(progress: Floats, days: int) -> Ints:
@@ -187,14 +197,6 @@ def _placement(position: Ints, time: Ints) -> Floats:
     return np.asarray(-0.3 * np.log(position) + 0.15 * np.sin(2 * np.pi * (hour - 14) / 24))
 
 
-def _bisect(excess: Callable[[float], float], low: float = -60.0, high: float = 60.0) -> float:
-    """Return the root of a rising function."""
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
-    return 0.5 * (low + high)
-
-
 def solve(story: Plan) -> Intercepts:
     """Solve for the intercepts: mean CTR = `ctr`, and sum(ctr * cvr) / sum(ctr) = `cvr`.
 
@@ -205,20 +207,34 @@ def solve(story: Plan) -> Intercepts:
     parts = [draw(sample, index) for index in range(sample.chunks)]
     click = np.concatenate([part.click_logit for part in parts])
     conversion = np.concatenate([part.conversion_logit for part in parts])
-    first = _bisect(lambda shift: float(probability(click + shift).mean()) - story.knobs.ctr)
+    first = rising_root(lambda shift: float(probability(click + shift).mean()) - story.knobs.ctr)
     ctr = probability(click + first)
     ctr /= ctr.sum()
-    return Intercepts(first, _bisect(lambda shift: float(ctr @ probability(conversion + shift)) - story.knobs.cvr))
+    second = rising_root(lambda shift: float(ctr @ probability(conversion + shift)) - story.knobs.cvr)
+    acting = [part.action_logit for part in parts if part.action_logit is not None]
+    actions = solve_actions(story.knobs, ctr, np.concatenate(acting), conversion) if acting else None
+    return Intercepts(first, second, actions)
 
 
 def draw_outcomes(story: Plan, intercepts: Intercepts, chunk: Chunk) -> Outcomes:
     """Draw the funnel of a chunk: click ~ ctr, potential conversion ~ cvr_do, conversion = click * potential.
 
-    Uses up the chunk's generator: call it once a chunk.
+    With actions the potential conversion is drawn after who acts (`postclick.simulation.actions`). Uses up the chunk's
+    generator: call it once a chunk.
     """
     ctr = probability(chunk.click_logit + intercepts.click)
-    cvr = probability(chunk.conversion_logit + intercepts.conversion)
     click = chunk.rng.random(len(chunk)) < ctr
-    conversion = click & (chunk.rng.random(len(chunk)) < cvr)
+    bar = chunk.rng.random(len(chunk))
     orphan = ~click & (chunk.rng.random(len(chunk)) < story.knobs.orphan_conversions)
-    return Outcomes(ctr, cvr, cvr, click.astype(np.int8), (conversion | orphan).astype(np.int8))
+    if intercepts.actions is None or chunk.action_logit is None:
+        cvr = probability(chunk.conversion_logit + intercepts.conversion)
+        conversion = (click & (bar < cvr)) | orphan
+        return Outcomes(ctr, cvr, cvr, click.astype(np.int8), conversion.astype(np.int8))
+    true = paths(intercepts.actions, chunk.action_logit, chunk.conversion_logit)
+    drawn = draw_actions(story.knobs, true, np.random.default_rng([story.seed, _ACTIONS, chunk.first // CHUNK_ROWS]))
+    buys = (bar < np.where(drawn.acts, true.after, true.without)) & drawn.purchase_logged
+    logged = behaviour(story.knobs, ctr, true)
+    conversion = (click & buys) | orphan
+    action = np.where(click, drawn.acts & drawn.action_logged, drawn.orphan)
+    labels = click.astype(np.int8), conversion.astype(np.int8), action.astype(np.int8)
+    return Outcomes(ctr, logged.cvr, logged.cvr, *labels, logged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,8 @@ class ParquetLayout:
 
     def __init__(self, story: Plan, folder: Path) -> None:
         self._story = story
+        if story.knobs.action_rate:
+            self.schema = replace(self.schema, columns=replace(self.schema.columns, action="action"))
         self._folder = folder / "exposures"
         self._part: ParquetFile | None = None
         self._stack = ExitStack()
@@ -120,4 +123,6 @@ def _batch(story: Plan, chunk: Chunk, outcomes: Outcomes) -> pa.RecordBatch:
         "click": outcomes.click,
         "conversion": outcomes.conversion,
     }
+    if outcomes.action is not None:
+        columns["action"] = outcomes.action
     return pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})

@@ -19,6 +19,7 @@ AGE_BANDS, PRICE_MEAN, PRICE_SD = 8, 3.5, 0.9
 _BETWEEN = 0.2  # share of a latent's variance between groups; the rest is individual, so ids must be learned
 _GROUP_SHOWN = 0.4  # how often the observed segment or category tells the true group, chance hits apart
 _USERS, _ITEMS, _GROUPS = 1, 2, 3  # streams of random numbers, beside those of the chunks
+_USER_ACTIONS, _ITEM_ACTIONS = 8, 9  # streams of their own, so that worlds without actions keep theirs
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Users:
     ----------
     group
         Latent group.
-    conversion, click, neutral
-        Unit-variance latents: of the CVR, of the CTR where it is correlated with the CVR, of the CTR alone.
+    conversion, click, neutral, action
+        Unit-variance latents: of the CVR, of the CTR where it is correlated with the CVR, of the CTR alone, of in-shop
+        actions alone.
     own_click, own_conversion
         Individual effects, unit variance, independent of everything.
     segment, age_band
@@ -43,6 +45,7 @@ class Users:
     conversion: Floats
     click: Floats
     neutral: Floats
+    action: Floats
     own_click: Floats
     own_conversion: Floats
     segment: Ints
@@ -66,6 +69,7 @@ class Items:
     conversion: Floats
     click: Floats
     neutral: Floats
+    action: Floats
     category: Ints
     brand: Ints
     price: Floats
@@ -141,6 +145,7 @@ def populate(knobs: Knobs, vocabularies: Vocabularies, seed: int) -> Population:
         conversion=conversion,
         click=click,
         neutral=rng.standard_normal(count),
+        action=np.random.default_rng([seed, _USER_ACTIONS]).standard_normal(count),
         own_click=rng.standard_normal(count),
         own_conversion=rng.standard_normal(count),
         segment=_shown(rng, group, groups),
@@ -168,6 +173,7 @@ def _items(knobs: Knobs, vocabularies: Vocabularies, seed: int) -> Items:
         conversion=np.sqrt(0.75) * conversion + np.sqrt(0.25) * brand_effect[brand],
         click=click,
         neutral=rng.standard_normal(count),
+        action=np.random.default_rng([seed, _ITEM_ACTIONS]).standard_normal(count),
         category=category,
         brand=brand,
         price=np.exp(PRICE_MEAN + PRICE_SD * rng.standard_normal(count)).round(2),

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
-from postclick.binding import Argument, bind
+from postclick.binding import Argument, bind, plain
 from postclick.errors import ConfigError, Finding, nearest
 
 __all__ = ["PRESETS", "Knobs", "resolve"]
+
+_OF_ACTIONS = (
+    "action_strength",
+    "action_spread",
+    "purchase_without_action",
+    "action_outside_window",
+    "purchase_outside_window",
+    "orphan_actions",
+)
+_ACTION_STAGE = ("action_rate", *_OF_ACTIONS)
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,29 @@ class Knobs:
     orphan_conversions: Annotated[
         float, Argument("share of unclicked exposures logged with a conversion (a fault of the log)")
     ] = 0.0
+    action_rate: Annotated[
+        float, Argument("mean true P(action | click) over clicks, logged in time or not; 0: no in-shop actions")
+    ] = 0.0
+    action_strength: Annotated[
+        float,
+        Argument("weight, in the action's logit, of the CVR's latent: how strongly an action tells of a purchase"),
+    ] = 1.0
+    action_spread: Annotated[
+        float, Argument("sd of the part of the action's logit that has nothing to do with CTR or CVR")
+    ] = 0.7
+    purchase_without_action: Annotated[
+        float, Argument("share, in [0, 1], of the conversions that no in-shop action comes before, logged or not")
+    ] = 0.0
+    action_outside_window: Annotated[
+        float, Argument("share of actions logged outside the exposure's window: its action label is 0")
+    ] = 0.0
+    purchase_outside_window: Annotated[
+        float, Argument("share of purchases logged outside the window: its conversion label is 0; `cvr` is of the rest")
+    ] = 0.0
+    orphan_actions: Annotated[
+        float,
+        Argument("share of unclicked exposures logged with an action (one of another visit, not joined to a click)"),
+    ] = 0.0
 
     def __post_init__(self) -> None:
         ranges = {
@@ -61,19 +94,52 @@ class Knobs:
             "tail": 0.0 <= self.tail <= 3.0,
             "days": 1 <= self.days <= 3650,
             "orphan_conversions": 0.0 <= self.orphan_conversions < 1.0,
+            "action_rate": 0.0 <= self.action_rate < 1.0,
+            "action_strength": -10.0 <= self.action_strength <= 10.0,
+            "action_spread": 0.0 <= self.action_spread <= 10.0,
+            "purchase_without_action": 0.0 <= self.purchase_without_action <= 1.0,
+            "action_outside_window": 0.0 <= self.action_outside_window < 1.0,
+            "purchase_outside_window": 0.0 <= self.purchase_outside_window < 1.0,
+            "orphan_actions": 0.0 <= self.orphan_actions < 1.0,
         }
         wrong = [
             Finding("config.value", f"{getattr(self, name)!r} is out of range", f"set.{name}")
             for name, fits in ranges.items()
             if not fits
         ]
+        wrong = wrong or self._contradictions()
         if wrong:
             raise ConfigError(*wrong)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the knobs as JSON can hold them, those of actions only where there are actions."""
+        form: dict[str, Any] = plain(self)
+        return {name: value for name, value in form.items() if self.action_rate or name not in _ACTION_STAGE}
+
+    def _contradictions(self) -> list[Finding]:
+        """Return why the knobs of the action stage do not go together."""
+        if not self.action_rate:
+            default = {entry.name: entry.default for entry in fields(self)}
+            turned = [name for name in _OF_ACTIONS if getattr(self, name) != default[name]]
+            fix = "set action_rate, or take the world behaviour"
+            return [Finding("config.value", "this world has no in-shop actions", f"set.{n}", fix=fix) for n in turned]
+        purchases = self.cvr / (1.0 - self.purchase_outside_window)
+        after, without = (1.0 - self.purchase_without_action) * purchases, self.purchase_without_action * purchases
+        fix = "turn cvr, action_rate, purchase_without_action or purchase_outside_window"
+        return [
+            Finding("config.value", f"{share:.3g} of the clicks buy {how}, {room:.3g} could", f"set.{name}", fix=fix)
+            for name, how, share, room in (
+                ("action_rate", "after an action", after, self.action_rate),
+                ("purchase_without_action", "without an action", without, 1.0 - self.action_rate),
+            )
+            if share >= room
+        ]
 
 
 PRESETS: dict[str, Knobs] = {
     "selection": Knobs(),
     "no-bias": Knobs(selection=0.0),
+    "behaviour": Knobs(action_rate=0.4, purchase_without_action=0.3, action_outside_window=0.3),
 }
 
 

@@ -14,9 +14,10 @@ from postclick import files, progress
 from postclick.binding import plain
 from postclick.errors import ConfigError, Finding, nearest
 from postclick.simulation.ali_ccp import AliCcpLayout
+from postclick.simulation.behaviour import BEHAVIOUR_COLUMNS, psc_gap
 from postclick.simulation.chunks import Chunk, Outcomes, Plan, draw, draw_outcomes, plan, solve
 from postclick.simulation.parquet import ParquetFile, ParquetLayout
-from postclick.simulation.presets import resolve
+from postclick.simulation.presets import Knobs, resolve
 from postclick.simulation.world import TRUTH_COLUMNS, WORLD_FORMAT, Layout, World
 
 if TYPE_CHECKING:
@@ -65,22 +66,23 @@ def simulate(
     Raises
     ------
     ConfigError
-        Unknown world, knob or layout (with the likely spelling), or a value out of its range.
+        Unknown world, knob or layout (with the likely spelling), a value out of its range, or in-shop actions in the
+        layout ``ali-ccp``, which has no column for them.
     StorageError
         `out` exists and `force` is off, or the disk fails.
     """
     _check(exposures, seed, layout)
     turned = resolve(world, knobs)
+    _check_actions(turned, layout)
     target = Path(out)
     files.check_free(target, force=force)
     story = plan(turned, exposures, seed, full_vocabulary=full_vocabulary)
     with files.new_folder(target, "world", force=force) as folder:
         tally = _write(story, folder, layout)
-        files.write_text(folder / "schema.toml", _LAYOUTS[layout].schema.to_toml())
         body = {
             "format": WORLD_FORMAT,
             "world": world,
-            "knobs": plain(turned),
+            "knobs": turned.to_dict(),
             "exposures": exposures,
             "seed": seed,
             "layout": layout,
@@ -108,6 +110,13 @@ def _check(exposures: int, seed: int, layout: str) -> None:
         raise ConfigError(*wrong)
 
 
+def _check_actions(knobs: Knobs, layout: str) -> None:
+    if knobs.action_rate and layout == "ali-ccp":
+        fix = "take the format parquet, or a world without actions"
+        what = "the files of ali-ccp have no column for in-shop actions"
+        raise ConfigError(Finding("config.value", what, "format", fix=fix))
+
+
 def _write(story: Plan, folder: Path, layout: Layout) -> _Tally:
     intercepts = solve(story)
     tally = _Tally(story)
@@ -123,6 +132,7 @@ def _write(story: Plan, folder: Path, layout: Layout) -> _Tally:
             truth.write(_truth(chunk, outcomes))
             tally.add(chunk, outcomes)
             advance(len(chunk))
+    files.write_text(folder / "schema.toml", target.schema.to_toml())
     return tally
 
 
@@ -130,6 +140,8 @@ def _truth(chunk: Chunk, outcomes: Outcomes) -> pa.RecordBatch:
     import pyarrow as pa
 
     columns = {"exposure_id": chunk.exposure_id} | {name: getattr(outcomes, name) for name in TRUTH_COLUMNS}
+    if outcomes.behaviour is not None:
+        columns |= {name: getattr(outcomes.behaviour, name) for name in BEHAVIOUR_COLUMNS}
     return pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
 
 
@@ -145,6 +157,11 @@ class _Tally:
     ctr: float = 0.0
     cvr_do: float = 0.0
     ctcvr: float = 0.0
+    actions: int = 0
+    orphan_actions: int = 0
+    without_action: int = 0
+    ctar: float = 0.0
+    ctcvr_without_action: float = 0.0
     users: NDArray[np.bool_] = dataclasses.field(init=False)
     items: NDArray[np.bool_] = dataclasses.field(init=False)
 
@@ -162,24 +179,43 @@ class _Tally:
         self.ctr += float(outcomes.ctr.sum())
         self.cvr_do += float(outcomes.cvr_do.sum())
         self.ctcvr += float(outcomes.ctcvr.sum())
+        if outcomes.action is not None and outcomes.behaviour is not None:
+            true = outcomes.behaviour
+            self.actions += int(outcomes.action[click].sum())
+            self.orphan_actions += int(outcomes.action[~click].sum())
+            self.without_action += int((conversion & click & (outcomes.action == 0)).sum())
+            self.ctar += float(true.ctar.sum())
+            self.ctcvr_without_action += float(psc_gap(outcomes.ctr, true).without_action.sum())
         self.users[chunk.user] = True
         self.items[chunk.item] = True
 
     def counts(self) -> dict[str, int]:
         """Return the counts of `World`."""
-        return {
+        acting = {
+            "actions": self.actions,
+            "orphan_actions": self.orphan_actions,
+            "conversions_without_action": self.without_action,
+        }
+        counts = {
             "clicks": self.clicks,
             "conversions": self.conversions,
             "orphan_conversions": self.orphans,
             "users": int(self.users.sum()),
             "items": int(self.items.sum()),
         }
+        return counts | (acting if self.story.knobs.action_rate else {})
 
     def rates(self) -> dict[str, float]:
         """Return the rates of `World`."""
-        return {
+        acting = {
+            "action": self.ctar / self.ctr,
+            "ctar": self.ctar / self.rows,
+            "without_action": self.ctcvr_without_action / self.ctcvr,
+        }
+        rates = {
             "ctr": self.ctr / self.rows,
             "cvr_do": self.cvr_do / self.rows,
             "cvr_click": self.ctcvr / self.ctr,
             "ctcvr": self.ctcvr / self.rows,
         }
+        return rates | (acting if self.story.knobs.action_rate else {})

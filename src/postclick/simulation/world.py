@@ -12,8 +12,9 @@ import numpy as np
 from postclick import files
 from postclick.binding import bind
 from postclick.data.log import Truth
-from postclick.errors import DataError, Finding
+from postclick.errors import DataError, Finding, InputMissingError
 from postclick.schema import Schema
+from postclick.simulation.behaviour import BEHAVIOUR_COLUMNS, Behaviour
 from postclick.simulation.presets import Knobs
 
 __all__ = ["TRUTH_COLUMNS", "WORLD_FORMAT", "Layout", "World"]
@@ -38,9 +39,12 @@ class World:
     schema
         Of its exposures.
     counts
-        ``clicks, conversions`` (after a click), ``orphan_conversions, users, items`` (entities exposed).
+        ``clicks, conversions`` (after a click), ``orphan_conversions, users, items`` (entities exposed); with actions
+        also ``actions`` (logged after a click), ``orphan_actions`` and ``conversions_without_action`` (logged ones).
     rates
-        True means: ``ctr`` over exposures, ``cvr_click`` over clicks (expected), ``cvr_do`` over exposures, ``ctcvr``.
+        True means: ``ctr`` over exposures, ``cvr_click`` over clicks (expected), ``cvr_do`` over exposures, ``ctcvr``;
+        with actions also ``action`` over clicks (expected), ``ctar``, and ``without_action``, the share of expected
+        conversions that no logged action comes before.
     hash
         Identity of the content.
     """
@@ -92,4 +96,21 @@ class World:
         import pyarrow.parquet as pq
 
         table = pq.read_table(self.path / "truth.parquet")
-        return Truth(**{name: np.asarray(table.column(name), np.float64) for name in TRUTH_COLUMNS})
+        names = (*TRUTH_COLUMNS, *(("action", "ctar") if self.knobs.action_rate else ()))
+        return Truth(**{name: np.asarray(table.column(name), np.float64) for name in names})
+
+    def behaviour(self) -> Behaviour:
+        """Return the true probabilities of the behaviour path, in the order of `truth`.
+
+        Raises
+        ------
+        InputMissingError
+            In a world without in-shop actions.
+        """
+        import pyarrow.parquet as pq
+
+        if not self.knobs.action_rate:
+            what = f"the world {self.preset!r} has no in-shop actions"
+            raise InputMissingError(Finding("input.missing", what, str(self.path), fix="simulate the world behaviour"))
+        table = pq.read_table(self.path / "truth.parquet", columns=list(BEHAVIOUR_COLUMNS))
+        return Behaviour(**{name: np.asarray(table.column(name), np.float64) for name in BEHAVIOUR_COLUMNS})

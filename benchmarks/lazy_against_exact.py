@@ -20,6 +20,8 @@ from statistics import mean, median
 
 import torch
 
+from contestants import Contestant, PostclickTraining
+from drawn_rows import ALI_CCP, drawn_split
 from postclick.data.log import ExposureLog
 from postclick.data.scores import Scores
 from postclick.evaluation.compare import compare
@@ -31,7 +33,6 @@ from postclick.training.config import TrainingConfig
 from postclick.training.loop import train
 from postclick.training.seeding import seed_torch
 from quality_world import METRICS, described, make_log
-from train_throughput import ALI_CCP, Contestant, PostclickTraining, drawn_split
 
 EMBEDDING = 8
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,16 +84,27 @@ class PlainTraining:
         torch.manual_seed(seed)
         rates = float(click.mean()), float(conversion.sum() / click.sum())
         self.model = PlainESMM(sizes, embedding, *rates)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        data = TensorDataset(torch.from_numpy(ids), torch.from_numpy(click), torch.from_numpy(conversion))
+        self.loop = PlainLoop(self.model, (ids, click, conversion), batch_size)
+
+    def steps(self) -> Iterator[int]:
+        return self.loop.steps()
+
+
+class PlainLoop:
+    """The loop of the manual: `model` has a ``loss`` of a batch of `arrays`, or ``losses``, each a step."""
+
+    def __init__(self, model: nn.Module, arrays: Sequence[NDArray[Any]], batch_size: int) -> None:
+        self.model = model
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        data = TensorDataset(*(torch.from_numpy(array) for array in arrays))
         self.loader = DataLoader(data, batch_size=batch_size, shuffle=True)
 
     def steps(self) -> Iterator[int]:
         self.model.train()
         while True:
-            for ids, click, conversion in self.loader:
-                self.optimizer.zero_grad()
-                loss = self.model.loss(ids, click, conversion)
-                loss.backward()
-                self.optimizer.step()
-                yield len(ids)
+            for batch in self.loader:
+                for loss in self.model.losses(*batch) if hasattr(self.model, "losses") else (self.model.loss(*batch),):
+                    self.optimizer.zero_grad()
+                    loss.backward()
+                    self.optimizer.step()
+                yield len(batch[0])

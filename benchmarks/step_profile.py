@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from contestants import PostclickTraining
+from drawn_rows import ALI_CCP, draw, drawn_split, table_sizes
 from plain_torch import PlainTraining
 from postclick.training.config import TrainingConfig
-from train_throughput import ALI_CCP, PostclickTraining, draw, drawn_split, table_sizes
 
 KINDS = (
     ("matrix products", ("addmm", "::mm", "bmm", "linear")),

@@ -27,6 +27,14 @@ class Migrator:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A component that is absent by default."""
+
+    words: str = "all"
+    speed: Literal["slow", "fast"] = "fast"
+
+
+@dataclass(frozen=True)
 class Settings:
     batch_size: Annotated[int, Argument("rows of a step", paper=2000)] = 1024
     rate: float = 1e-3
@@ -36,6 +44,7 @@ class Settings:
     l2: Literal["none", "batch_rows"] = "none"
     limit: int | None = None
     migrator: Migrator | None = field(default_factory=Migrator)
+    reader: Reader | None = None
 
 
 class System:
@@ -55,7 +64,7 @@ def refused(values: dict[str, Any], target: Callable[..., Any] = Settings) -> li
 
 def test_a_signature_is_read_with_types_defaults_and_documentation() -> None:
     found = parameters(Settings)
-    assert list(found) == ["batch_size", "rate", "name", "exact", "tower", "l2", "limit", "migrator"]
+    assert list(found) == ["batch_size", "rate", "name", "exact", "tower", "l2", "limit", "migrator", "reader"]
     assert found["batch_size"].argument == Argument("rows of a step", paper=2000)
     assert found["batch_size"].default == 1024
     assert found["migrator"].default == Migrator()
@@ -106,6 +115,9 @@ def test_nothing_given_binds_nothing() -> None:
         ({"limit": 3}, {"limit": 3}),
         ({"migrator": None}, {"migrator": None}),
         ({"migrator": "on"}, {"migrator": Migrator()}),
+        ({"reader": "on"}, {"reader": Reader()}),
+        ({"reader": {"speed": "slow"}}, {"reader": Reader(speed="slow")}),
+        ({"reader": "off"}, {"reader": None}),
         ({"migrator": {"gamma": 0.5}}, {"migrator": Migrator(0.5)}),
         ({"migrator": Migrator(0.1)}, {"migrator": Migrator(0.1)}),
     ],
@@ -170,6 +182,13 @@ def test_spec_is_not_a_parameter() -> None:
         ({"tower": 3}, "config.value expected list of int, got int 3 | training.tower"),
         ({"limit": "x"}, "config.value expected int | None, got str 'x' | training.limit"),
         ({"migrator": 3}, "config.value expected Migrator | None, got int 3 | training.migrator"),
+        ({"limit": "on"}, "config.value expected int | None, got str 'on' | training.limit"),
+        (
+            {"reader": "slow"},
+            "config.value expected Reader | None, got str 'slow' | training.reader"
+            " | did you mean reader.speed = 'slow'?",
+        ),
+        ({"reader": "slw"}, "config.value expected Reader | None, got str 'slw' | training.reader"),
         ({"migrator": {"gamma": 2.0}}, "config.value gamma must be in [0, 1], got 2.0 | training.migrator"),
         (
             {"migrator": {"gama": 0.1}},

@@ -190,7 +190,7 @@ def test_unknown_parameters_are_named_together():
 
 
 def test_mistakes_in_settings_come_together_at_fit(raw_table, small_schema):
-    model = ConversionEstimator("esm", schema=small_schema, training={"batchsize": 3}, device="tpu")
+    model = ConversionEstimator("esmmm", schema=small_schema, training={"batchsize": 3}, device="tpu")
     with pytest.raises(ConfigError) as caught:
         model.fit(raw_table)
     for part in ("'esmm'", "'batch_size'", "tpu"):

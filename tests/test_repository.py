@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 from pathlib import Path
@@ -187,11 +188,52 @@ def test_every_training_setting_is_documented() -> None:
         assert re.search(rf"^\| `{name}` \| `{re.escape(default)}` \|", page, re.MULTILINE), f"{name} = {default}"
 
 
-def test_every_system_has_its_page() -> None:
+def test_every_system_has_the_page_of_its_paper() -> None:
     from postclick.models.systems import MODELS
 
     pages = {path.stem for path in (ROOT / "docs" / "systems").glob("*.md")}
-    assert pages == set(MODELS)
+    assert pages == {system.__module__.rpartition(".")[2].replace("_", "-") for system in MODELS.values()}
+
+
+def system_pages() -> Any:
+    """The script that writes the tables of arguments."""
+    spec = importlib.util.spec_from_file_location("system_pages", ROOT / "benchmarks" / "system_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_system_page_has_the_five_headings_with_something_under_each() -> None:
+    script = system_pages()
+    for path in script.PAGES.glob("*.md"):
+        page = path.read_text("utf-8")
+        assert script.headings(page) == script.HEADINGS, path.name
+        empty = [part.splitlines()[0] for part in page.split("\n## ")[1:] if not part.partition("\n")[2].strip()]
+        assert empty == [], path.name
+        assert re.findall(r"@[A-Z]+@", page) == [], path.name
+
+
+def test_the_arguments_on_the_pages_are_those_of_the_signatures() -> None:
+    script = system_pages()
+    for name, entries in script.pages().items():
+        path = script.PAGES / f"{name}.md"
+        page = path.read_text("utf-8") if path.exists() else ""  # that it is missing is another test's business
+        assert not page or script.made(page, entries) == page, (
+            f"run benchmarks/system_pages.py: {name}.md is out of date"
+        )
+
+
+def test_a_page_out_of_date_is_told_and_mended() -> None:
+    script = system_pages()
+    page, entries = (script.PAGES / "esmm.md").read_text("utf-8"), script.pages()["esmm"]
+    for then, now in (("`[128, 64, 32]`", "`[64]`"), ("| `embedding_size` |", "| `size` |")):
+        stale = page.replace(then, now)
+        assert stale != page
+        assert script.made(stale, entries) == page
+    fresh = re.sub(r"<!-- arguments:begin -->.*<!-- arguments:end -->\n", "", page, flags=re.DOTALL)
+    assert "| `embedding_size` |" in script.made(fresh, entries)
 
 
 def test_the_argument_of_concepts_holds() -> None:

@@ -108,8 +108,8 @@ def prepare(
     resume
         Go on with what an interrupted preparation left.
     options
-        ``fields`` and ``threshold`` of the source; ``split``, ``vocabulary``, ``min_count``, ``orphan_conversions``,
-        ``max_reject_ratio``, ``allow_overlap`` of the preparation.
+        ``fields``, ``threshold`` and ``propensity`` of the source; ``split``, ``vocabulary``, ``min_count``,
+        ``orphan_conversions``, ``max_reject_ratio``, ``allow_overlap`` of the preparation.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def prepare(
     from postclick.data.truth import world_truth
     from postclick.schema import Schema
 
-    reading = {name: options.pop(name) for name in ("fields", "threshold") if name in options}
+    reading = {name: options.pop(name) for name in ("fields", "threshold", "propensity") if name in options}
     if isinstance(options.get("vocabulary"), str):
         options["vocabulary"] = Path(options["vocabulary"])
     chosen = preparing.PrepareOptions(**bind(preparing.PrepareOptions, options, where="prepare"))

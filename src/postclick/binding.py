@@ -65,9 +65,8 @@ def _type_name(kind: Any) -> str:
 def parameters(target: Callable[..., Any], skip: tuple[str, ...] = ("self", "spec")) -> dict[str, Parameter]:
     """Return the parameters of a class or function by name, with type, default and documentation."""
     function = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(function, include_extras=True)
-    if dataclasses.is_dataclass(target):
-        hints = typing.get_type_hints(target, include_extras=True)
+    # a dataclass's own hints: its __init__ would look names of a base from another module up in its own
+    hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else function, include_extras=True)
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name in skip:
@@ -159,7 +158,18 @@ def _convert_union(value: Any, options: tuple[Any, ...], default: Any, place: st
             return result
         first = first or attempt
     problems.extend(first if isinstance(value, Mapping) else [])
-    return value if isinstance(value, Mapping) and first else _wrong(value, _union(options), place, problems)
+    fix = next((fix for option in options if (fix := _part_of(option, value, place))), "")
+    return value if isinstance(value, Mapping) and first else _wrong(value, _union(options), place, problems, fix)
+
+
+def _part_of(kind: Any, value: Any, place: str) -> str:
+    """Return the way out where the value of one part was given for a whole component: ``--set interaction=fm``."""
+    if not (isinstance(value, str) and dataclasses.is_dataclass(kind) and isinstance(kind, type)):
+        return ""
+    for name, entry in parameters(kind).items():
+        if get_origin(entry.type) is Literal and value in get_args(entry.type):
+            return f"did you mean {place.rpartition('.')[2]}.{name} = {value!r}?"
+    return ""
 
 
 def _union(options: tuple[Any, ...]) -> Any:
@@ -169,8 +179,10 @@ def _union(options: tuple[Any, ...]) -> Any:
 def _convert_component(value: Any, kind: Any, default: Any, place: str, problems: list[Finding]) -> Any:
     if isinstance(value, kind):
         return value
+    if value == "on":
+        value = {}
     if not isinstance(value, Mapping):
-        return default if value == "on" else _wrong(value, kind, place, problems)
+        return _wrong(value, kind, place, problems)
     before = len(problems)
     bound = _bind(kind, value, place, problems)
     if len(problems) > before:
@@ -182,9 +194,9 @@ def _convert_component(value: Any, kind: Any, default: Any, place: str, problems
         return value
 
 
-def _wrong(value: Any, kind: Any, place: str, problems: list[Finding]) -> Any:
+def _wrong(value: Any, kind: Any, place: str, problems: list[Finding], fix: str = "") -> Any:
     what = f"expected {_type_name(kind)}, got {type(value).__name__} {value!r}"
-    problems.append(Finding("config.value", what, place))
+    problems.append(Finding("config.value", what, place, fix=fix))
     return value
 
 

@@ -65,14 +65,16 @@ def test_ten_rows_by_a_hand_written_forward_pass(small_run, small_log, raw_table
     assert {entry["method"] for entry in calibration.values()} == {"platt"}
     exposures = small_log.split("test").read().take(np.arange(10))
 
-    inputs = np.concatenate([weights["encoder.table.weight"][exposures.rows].reshape(10, -1), exposures.dense], axis=1)
+    looked_up = weights["network.encoder.table.weight"][exposures.rows].reshape(10, -1)
+    inputs = np.concatenate([looked_up, exposures.dense], axis=1)
     odds = {}
     for head in ("ctr", "cvr"):
         hidden = inputs.astype(np.float64)
         for layer in (0, 3):  # linear, relu, dropout each
-            matrix, bias = (weights[f"{head}_tower.steps.{layer}.{name}"] for name in ("weight", "bias"))
+            matrix, bias = (weights[f"network.towers.{head}.steps.{layer}.{name}"] for name in ("weight", "bias"))
             hidden = np.maximum(hidden @ matrix.T + bias, 0.0)
-        raw = (hidden @ weights[f"{head}_head.linear.weight"].T + weights[f"{head}_head.linear.bias"])[:, 0]
+        last = f"network.heads.{head}.linear"
+        raw = (hidden @ weights[f"{last}.weight"].T + weights[f"{last}.bias"])[:, 0]
         odds[head] = calibration[head]["slope"] * raw + calibration[head]["offset"]
 
     served = Scorer(Bundle.load(folder)).score_table(raw_table.slice(len(raw_table) * 8 // 10, 10)).scores

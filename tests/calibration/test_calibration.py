@@ -119,3 +119,17 @@ def test_products_of_extreme_log_odds_are_finite():
     assert served.odds["ctcvr"][2] == pytest.approx(np.log(0.25 / 0.75))
     derived = compose(Scores({"ctr": odds, "cvr": odds, "ctcvr": odds[::-1].copy()}, {}, frozenset({"cvr"})))
     assert np.isfinite(derived.odds["cvr"]).all()
+
+
+def test_products_with_the_action_follow_the_calibrated_ctr():
+    rng = np.random.default_rng(0)
+    ctr, cvr, action, ctar = (rng.normal(-1.0, 1.0, 50) for _ in range(4))
+    odds = {"ctr": ctr, "cvr": cvr, "ctcvr": np.zeros(50), "action": action, "ctar": ctar}
+    served = compose(Scores(odds, {}))
+    assert served.probability("ctar") == pytest.approx(probability(ctr) * probability(action), rel=1e-12)
+    assert np.array_equal(served.odds["action"], action)
+    derived = compose(Scores(odds, {}, frozenset({"action"})))
+    quotient = probability(ctar) / probability(ctr)
+    assert derived.probability("action") == pytest.approx(np.minimum(quotient, 1 - MARGIN), rel=1e-9)
+    assert np.array_equal(derived.odds["ctar"], ctar)
+    assert derived.clipped == 0  # of the cvr alone

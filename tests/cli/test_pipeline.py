@@ -327,8 +327,45 @@ def test_evaluate_shows_value_and_interval(pipeline: Any, capsys: pytest.Capture
 
 
 def test_systems_have_the_shape_of_the_interface(as_json: Run) -> None:
+    from postclick.models.systems import MODELS
+
     entries = as_json("systems")
-    assert [entry["key"] for entry in entries][:2] == ["mlp", "esmm"]
+    assert [entry["key"] for entry in entries] == list(MODELS)
     for entry in entries:
-        assert {"key", "title", "paper", "year", "heads", "arguments"} <= set(entry)
+        assert set(entry) == {"key", "title", "paper", "year", "heads", "arguments"}
+        assert {"ctr", "cvr", "ctcvr"} <= set(entry["heads"]) <= {"ctr", "cvr", "ctcvr", "action", "ctar"}
+        assert set(entry["heads"].values()) <= {"head", "derived"}
         assert all({"name", "type", "default", "paper_value", "doc"} == set(item) for item in entry["arguments"])
+    heads = {entry["key"]: entry["heads"] for entry in entries}
+    assert heads["esmm"] == {"ctr": "head", "cvr": "head", "ctcvr": "head"}
+    assert heads["mmoe"]["cvr"] == heads["esmg"]["cvr"] == heads["esmg"]["action"] == "derived"
+    assert set(heads["esm2"]) == {"ctr", "cvr", "ctcvr", "action", "ctar"}
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_table_of_systems_can_be_read(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from postclick.cli import output
+    from postclick.models.catalog import describe
+
+    monkeypatch.setattr(output, "_PIPE_WIDTH", width)
+    assert call(["systems"]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert "…" not in captured.out
+    for entry in describe():
+        first = next(index for index, line in enumerate(lines) if line.split()[:1] == [entry["key"]])
+        cells = []
+        for line in lines[first:]:  # a cell that was folded goes on below
+            if cells and (not line.strip() or line[1] != " "):
+                break
+            cells.append(line)
+        year = cells[0].index(f"   {entry['year']}   ")
+        start = cells[0].index(entry["title"].split()[0])
+        assert " ".join(" ".join(line[start:year] for line in cells).split()) == entry["title"]
+        named = " ".join(" ".join(line[year + len("   2018   ") :] for line in cells).split())
+        kinds = {"head": "", "derived": " (derived)"}
+        assert named == ", ".join(f"{head}{kinds[kind]}" for head, kind in entry["heads"].items())
+    assert "next: postclick train" in captured.err

@@ -159,3 +159,22 @@ def test_sequences_that_lose_values_or_never_have_two():
     counts = {"train": EncodeCounts(200, {"s": FieldCounts(151, 0, 50)})}
     quiet = replace(SOUND, schema=schema, encoded=counts)
     assert [v for v in verdicts(quiet) if v.code == "data.multivalue"] == []
+
+
+def test_actions_are_audited_where_the_log_has_them():
+    acting = Schema((SparseFeature("f"),), Columns(action="a"))
+    train = Funnel(200, 100, 23, 10, orphan_actions=3, conversions_without_action=4)
+    kept = {"train": train, "test": Funnel(100, 50, 5, 5, conversions_without_action=1)}
+    facts = replace(SOUND, schema=acting, ledger=Ledger(300, kept))
+    said = [verdict for verdict in verdicts(facts) if verdict.code == "audit.action"]
+    assert [verdict.level for verdict in said] == ["note", "warning", "note", "warning"]
+    assert said[1].text.startswith("5 of the 15 conversions (33.3 %) came without an action")
+    body = audit_body(facts)["actions"]
+    assert list(body) == ["train", "test", "all"]
+    assert (body["train"]["actions"], body["train"]["action"], body["train"]["cvr_given_action"]) == (20, 0.2, 6 / 20)
+    assert (body["all"]["conversions_without_action"], body["all"]["orphan_actions"]) == (5, 3)
+    assert audit_body(SOUND)["actions"] is None
+    none = replace(facts, ledger=Ledger(300, {"train": Funnel(200, 100, 3, 10, orphan_actions=3)}))
+    assert "train has no actions on its 100 clicks, so that label cannot be learned or judged." in [
+        verdict.text for verdict in verdicts(none)
+    ]

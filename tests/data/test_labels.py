@@ -157,3 +157,20 @@ def test_a_log_of_clicks_may_be_all_clicks():
     faults = RowFaults(2)
     assert parse_labels(batch, schema, faults).labels.conversion.tolist() == [0, 1]
     assert not faults.any
+
+
+@pytest.mark.parametrize(("policy", "domain"), [("reject", 1), ("set_click", 1), ("view_through", 2)])
+def test_in_a_log_of_clicks_a_click_of_0_is_out_of_its_domain(policy, domain):
+    """Rows: a click, a conversion without click, nothing at all."""
+    batch = pa.RecordBatch.from_pydict({"click": [1, 0, 0], "conversion": [0, 1, 0]})
+    faults = RowFaults(3)
+    parse_labels(batch, Schema((SparseFeature("f"),), population="click"), faults, policy=policy)
+    assert faults.counts().get(DOMAIN) == domain
+    assert faults.counts().get("data.conversion_without_click", 0) == (policy == "reject")
+    assert faults.located("x", 0)[DOMAIN][0][1] == "0 in a log of clicks"
+
+
+def test_an_action_without_a_click_stays_as_it_was_logged():
+    parsed, faults = parse({"click": [0, 1], "conversion": [0, 0], "cart": [1, 1]}, {"action": "cart"})
+    assert parsed.labels.action.tolist() == [1, 1]
+    assert not faults.any

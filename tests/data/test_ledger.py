@@ -75,3 +75,15 @@ def test_values_that_went_with_their_row_are_not_printed_a_field():
     assert "values of f: 3 in = 1 kept, 2 rejected" in "\n".join(
         (ledger + Ledger(values={"f": ValueCounts(1, rejected=1)})).lines()
     )
+
+
+def test_actions_without_a_click_and_conversions_without_an_action_are_printed():
+    funnel = Funnel(9, 5, 3, 2, orphan_actions=1, conversions_without_action=1)
+    (line,) = Ledger(9, {"train": funnel}).lines()[1:]
+    assert (
+        line
+        == "  train: 9 rows, 5 clicks, 2 conversions, 3 actions (1 without a click), 1 conversions without an action"
+    )
+    older = {name: value for name, value in Ledger(9, {"train": funnel}).to_dict().items() if name != "splits"}
+    counts = {"rows": 9, "clicks": 5, "actions": 3, "conversions": 2, "view_through": 0, "set_click": 0}
+    assert Ledger.from_dict({**older, "splits": {"train": counts}}).kept["train"] == Funnel(9, 5, 3, 2)

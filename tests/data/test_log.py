@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -107,9 +109,17 @@ def test_spec_counts_weighted_training_rows(tmp_path):
     weights = np.array([1.0, 2.0, 4.0, 8.0])
     block = exposures(4, sample_weight=weights, action=np.array([1, 0, 0, 1], np.int8))
     spec = write_log(tmp_path / "log", {"train": [block]}).spec
-    assert (spec.rows, spec.clicks, spec.conversions, spec.actions) == (15.0, 10.0, 2.0, 9.0)
-    assert (spec.ctr, spec.cvr, spec.ctcvr) == (10 / 15, 2 / 10, 2 / 15)
+    # row 0 has an action and no click: it is no action of a click
+    assert (spec.rows, spec.clicks, spec.conversions, spec.actions) == (15.0, 10.0, 2.0, 8.0)
+    assert (spec.ctr, spec.cvr, spec.ctcvr, spec.action) == (10 / 15, 2 / 10, 2 / 15, 8 / 10)
     assert (spec.table_rows, spec.embedding_width) == (9, 2)
+
+
+def test_a_spec_without_the_action_label_has_no_action_rate(tmp_path):
+    spec = write_log(tmp_path / "log", {"train": [exposures(4)]}).spec
+    with pytest.raises(ValueError, match=r"in-shop action.*name its column in the schema"):
+        _ = spec.action
+    assert dataclasses.replace(spec, actions=3.0, clicks=0.0).action == 0.0
 
 
 def test_censored_conversions_are_no_rows_of_the_rate(tmp_path):

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from postclick.data.labels import NO_ID
+from postclick.data.sources.base import SourceBatch
 from postclick.data.staged import column_types, read_staged, staged_labels
 from postclick.data.staging import StageTask, stage
 from postclick.errors import DataError
@@ -111,3 +112,19 @@ def test_lossy_ids_are_refused_while_reading(tmp_path, make_source):
         run(tmp_path, make_source(schema, [table]))
     assert not list(tmp_path.glob("*.arrow"))
     assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_source_leaves_out_is_in_the_ledger(tmp_path, make_source):
+    """Even beside no row at all."""
+
+    class Choosy(make_source):
+        def read(self, piece):
+            for batch in super().read(piece):
+                yield SourceBatch(batch.table, batch.label, batch.first_row, {}, {"a rule": 2})
+                yield SourceBatch(batch.table.slice(0, 0), batch.label, batch.first_row, {}, {"a rule": 3})
+
+    table = pa.table({"f": [1, 2], "click": [0, 2], "conversion": [0, 0]})
+    (piece,) = run(tmp_path, Choosy(Schema((SparseFeature("f"),)), [table]))
+    ledger = piece.ledger
+    assert (ledger.read, ledger.filtered, ledger.rejected) == (7, {"a rule": 5}, {"data.label_domain": 1})
+    assert piece.rows == 1

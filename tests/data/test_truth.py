@@ -45,6 +45,19 @@ def test_kept_exposures_in_the_order_of_the_truth(log, monkeypatch, rows):
     assert len(wanted) == 1_200
 
 
+def test_what_a_world_with_actions_knows_comes_along(log):
+    folder, path, kept = log
+    table = pq.read_table(path)
+    known = table.column("ctr")
+    table = table.append_column("action", known).append_column("ctar", known).append_column("more", known)
+    pq.write_table(table, path)
+    write_truth(path, folder)
+    written = read_table(folder / "truth.arrow")
+    assert written.column_names == ["exposure_id", "ctr", "cvr_do", "cvr_click", "ctcvr", "action", "ctar"]
+    assert written.column("action").equals(written.column("ctr"))
+    assert len(written) == len(kept)
+
+
 @pytest.mark.parametrize("rows", [8_000_000, 250])
 def test_exposures_without_truth_are_named(log, monkeypatch, rows):
     folder, path, kept = log

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from postclick.data.arrays import Labels
 from postclick.data.log import Truth
 from postclick.data.scores import Scores
 from postclick.errors import ConfigError
+from postclick.evaluation.debiased import DEBIASED_METRICS
 from postclick.evaluation.evaluate import DEFAULT_METRICS, SLICE_METRICS, WORLD_METRICS, evaluate, oracle
 from postclick.evaluation.result import EvaluationResult
 from postclick.evaluation.rows import EvaluationRows
@@ -44,6 +46,7 @@ def test_heads_by_populations_with_the_default_metrics():
         for head, population in (("ctr", "exposure"), ("cvr", "click"), ("ctcvr", "exposure"))
         for metric in DEFAULT_METRICS
     } | {f"{head}/{metric}@world" for head in ("ctr", "cvr", "ctcvr") for metric in WORLD_METRICS}
+    expected |= {f"cvr/{metric}@exposure" for metric in DEBIASED_METRICS}
     assert set(RESULT) == expected
     assert all(metric.undefined is None for metric in RESULT.values())
 
@@ -189,3 +192,66 @@ def test_randomised_rows_and_weights():
     assert found["ctr/auc@exposure"].value == pytest.approx(RESULT["ctr/auc@exposure"].value, abs=1e-12)
     assert found["ctr/logloss@exposure"].low == pytest.approx(RESULT["ctr/logloss@exposure"].low, rel=1e-9)
     assert found.ledger["weighted"] is True
+
+
+def test_lists_of_users_are_judged_where_exposures_were_randomised():
+    labels, truth = world(randomised=(np.arange(4000) % 4 == 0).astype(np.int8))
+    found = evaluate(EvaluationRows(labels, scored(truth)))
+    for head in ("ctr", "cvr", "ctcvr"):
+        assert 0 < found[f"{head}/ndcg[k=5]@random"].value < 1
+        assert 0 < found[f"{head}/recall[k=5]@random"].value <= 1
+    assert {name.partition("@")[2] for name in found if "[k=5]" in name} == {"random"}
+
+
+def with_actions(rows=4_000, orphans=0.1):
+    """A world whose clicked rows act with a known probability, and some unclicked ones are logged with an action."""
+    labels, truth = world(rows)
+    rng = np.random.default_rng(5)
+    true = sigmoid(rng.normal(-0.5, 1.0, rows))
+    action = np.where(labels.click == 1, rng.random(rows) < true, rng.random(rows) < orphans).astype(np.int8)
+    return replace(labels, action=action), replace(truth, action=true, ctar=truth.ctr * true)
+
+
+def test_action_on_clicks_ctar_on_exposures_and_both_against_the_truth():
+    labels, truth = with_actions()
+    noise = np.random.default_rng(1).normal(size=len(labels))
+    odds = {
+        head: np.log(p / (1 - p)) + 0.5 * noise
+        for head, p in {"ctr": truth.ctr, "action": truth.action, "ctar": truth.ctar}.items()
+    }
+    found = evaluate(EvaluationRows(labels, Scores(odds, {}), truth), metrics=["auc", "logloss", "pcoc", "mean"])
+    clicked = labels.click == 1
+    score = sigmoid(odds["action"])
+    assert found["action/auc@click"].value == pytest.approx(roc_auc_score(labels.action[clicked], score[clicked]))
+    assert found["action/logloss@click"].value == pytest.approx(log_loss(labels.action[clicked], score[clicked]))
+    assert found["action/logloss@click"].n == clicked.sum()
+    # an action without a click is no positive of P(click and action)
+    joint, share = labels.click * labels.action, sigmoid(odds["ctar"])
+    assert joint.sum() < labels.action.sum()
+    assert found["ctar/auc@exposure"].value == pytest.approx(roc_auc_score(joint, share))
+    assert found["ctar/pcoc@exposure"].value == pytest.approx(share.sum() / joint.sum())
+    # on the world each row counts p positive and 1 - p negative
+    by_hand = -np.mean(truth.action * np.log(score) + (1 - truth.action) * np.log1p(-score))
+    assert found["action/logloss@world"].value == pytest.approx(by_hand)
+    assert found["action/pcoc@world"].value == pytest.approx(score.sum() / truth.action.sum())
+    assert found["ctar/pcoc@world"].value == pytest.approx(share.sum() / truth.ctar.sum())
+    assert found["action/auc@world"].n == len(labels)
+
+
+def test_the_oracle_knows_the_action_where_the_truth_does():
+    labels, truth = with_actions()
+    best = oracle(labels, truth, metrics=["pcoc", "mae"])
+    for head in ("action", "ctar"):
+        assert best[f"{head}/mae@world"].value == pytest.approx(0.0, abs=1e-12)
+    assert best["action/pcoc@click"].low < 1.0 < best["action/pcoc@click"].high
+    assert best["ctar/pcoc@exposure"].low < 1.0 < best["ctar/pcoc@exposure"].high
+    assert not any(name.startswith(("action/", "ctar/")) for name in oracle(labels, TRUTH, metrics=["pcoc"]).metrics)
+
+
+def test_in_a_log_of_clicks_the_action_is_judged_and_ctar_is_not():
+    labels, _ = with_actions()
+    clicks = labels.take(labels.click == 1)
+    odds = {head: np.zeros(len(clicks)) for head in ("ctr", "action", "ctar")}
+    found = evaluate(EvaluationRows(clicks, Scores(odds, {})), metrics=["logloss"], population="click")
+    assert found["action/logloss@click"].value == pytest.approx(np.log(2))
+    assert found["ctar/logloss@exposure"].undefined == "log of clicks"

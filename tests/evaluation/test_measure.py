@@ -115,3 +115,25 @@ def test_one_row_one_user_and_constant_scores():
         found, _ = measure(flat, DEFAULT_METRICS, level=0.95, seed=0)
         assert found["mean"].value == 0.5
         assert found["auc"].value == (None if rows == 1 else 0.5)
+
+
+@pytest.mark.parametrize(("suffix", "empty"), [("", "skip"), (",empty=zero", "zero"), (",empty=one", "one")])
+def test_lists_of_users_equal_the_pure_functions(suffix, empty):
+    rows = sample(weighted=True)
+    alone = np.isin(rows.user, [0, 1, 2])
+    rows = sample(weighted=True, label=np.where(alone, 0, rows.label).astype(np.int8))
+    names = [f"ndcg[k=3{suffix}]", f"recall[k=3{suffix}]"]
+    found, _ = measure(rows, [*names, "recall[top=0.01]"], level=0.95, seed=0)
+    for name, function in zip(names, (pure.ndcg, pure.recall_at), strict=True):
+        expected = function(rows.odds, rows.label, rows.user, 3, rows.weight, empty=empty)
+        assert found[name].value == pytest.approx(expected.value, rel=1e-12)
+        assert found[name].low < found[name].value < found[name].high
+        assert f"of 150 users, without a positive, {'left out' if empty == 'skip' else 'count'}" in found[name].method
+    assert 0 < found["recall[top=0.01]"].value < found[names[1]].value
+
+
+def test_lists_of_users_need_users_and_positives():
+    found, _ = measure(sample(user=None), ["ndcg[k=5]"], level=0.95, seed=0)
+    assert found["ndcg[k=5]"].undefined == "no user id"
+    found, _ = measure(sample(label=np.zeros(1200, np.int8)), ["recall[k=5]"], level=0.95, seed=0)
+    assert found["recall[k=5]"].undefined == "no positives"

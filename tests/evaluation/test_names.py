@@ -6,7 +6,8 @@ from postclick.data.scores import HEADS
 from postclick.errors import ConfigError
 from postclick.evaluation.names import METRICS, POPULATIONS, MetricName, format_metric, parse_metric
 
-PLAIN = [name for name in METRICS if name not in ("recall", "f1", "lift")]
+PLAIN = [name for name in METRICS if name not in ("recall", "f1", "lift", "ndcg")]
+NO_LISTS = ["ndcg", "ndcg[top=0.1]", "ndcg[k=0]", "recall[k=x]", "recall[k=5,empty=none]", "ndcg[empty=zero]"]
 
 
 @given(st.sampled_from(HEADS), st.sampled_from(PLAIN), st.sampled_from(POPULATIONS), st.text(max_size=9))
@@ -39,10 +40,25 @@ def test_what_is_not_a_name(text):
         MetricName.parse(text)
 
 
-@pytest.mark.parametrize("text", ["recall", "recall[top=2]", "f1[top=x]", "lift[k=5]", "lift[top=0]", "auc[top=0.1]"])
+@pytest.mark.parametrize(
+    "text", ["recall", "recall[top=2]", "f1[top=x]", "lift[k=5]", "lift[top=0]", "auc[top=0.1]", *NO_LISTS]
+)
 def test_wrong_variants(text):
     with pytest.raises(ConfigError, match=r"config\.metric_name"):
         parse_metric(text)
+
+
+@pytest.mark.parametrize("text", NO_LISTS)
+def test_lists_of_a_user_need_a_number_of_rows(text):
+    with pytest.raises(ConfigError, match=r"needs a number of rows .* write (ndcg|recall)\[k=5\]"):
+        parse_metric(text)
+
+
+def test_lists_of_a_user_and_what_an_empty_one_counts():
+    for metric in ("ndcg", "recall"):
+        assert parse_metric(f"{metric}[k=05]") == (metric, "k=5")
+        assert parse_metric(f"{metric}[k=50,empty=skip]") == (metric, "k=50")
+        assert MetricName.parse(f"cvr/{metric}[k=5,empty=zero]@random|new-pair").variant == "k=5,empty=zero"
 
 
 def test_metric_and_variant():

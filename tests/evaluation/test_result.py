@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from postclick.errors import DataError
+from postclick.evaluation.experts import ExpertUse
 from postclick.evaluation.result import EvaluationResult, Metric
 
 RESULT = EvaluationResult(
@@ -38,6 +40,14 @@ def test_the_json_form_is_the_one_of_interfaces():
 
 def test_it_survives_the_trip_through_json():
     assert EvaluationResult.from_dict(json.loads(json.dumps(RESULT.to_dict(), allow_nan=False))) == RESULT
+
+
+def test_experts_are_in_the_json_where_there_are_gates():
+    with_gates = replace(RESULT, experts={"ctr": ExpertUse(105, (0.25, 0.75), (0.1, 0.9), 0.5)})
+    content = with_gates.to_dict()
+    assert list(content) == [*RESULT.to_dict(), "experts"]
+    assert content["experts"]["tasks"]["ctr"]["weight"] == [0.25, 0.75]
+    assert EvaluationResult.from_dict(json.loads(json.dumps(content, allow_nan=False))) == with_gates
 
 
 def test_another_format_is_refused():

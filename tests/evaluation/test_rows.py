@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,12 +76,36 @@ def test_the_world_has_true_probabilities_as_soft_labels():
     assert len(samples["cvr", "world"]) == 5
 
 
+def test_the_world_knows_actions_where_it_has_them():
+    heads = ("ctr", "cvr", "ctcvr", "action", "ctar")
+    truth = Truth(HALF, HALF / 2, HALF / 4, HALF / 8, action=HALF / 3, ctar=HALF / 6)
+    samples = by_name(rows(truth, heads, action=int8(1, 0, 1, 0, 1)))
+    assert samples["action", "world"].label.tolist() == (HALF / 3).tolist()
+    assert samples["ctar", "world"].label.tolist() == (HALF / 6).tolist()
+    assert len(samples["action", "world"]) == 5  # all exposures, not the clicked ones alone
+    without = by_name(rows(replace(truth, action=None, ctar=None), heads, action=int8(1, 0, 1, 0, 1)))
+    assert not {("action", "world"), ("ctar", "world")} & set(without)
+    assert not {("action", "world"), ("ctar", "world")} & set(by_name(rows(truth)))  # a system without these heads
+
+
 def test_a_log_of_clicks_says_nothing_of_exposures():
     samples = by_name(rows(Truth(HALF, HALF, HALF, HALF), click=int8(1, 1, 1, 1, 1)), "click")
     assert samples["ctr", "exposure"].undefined == "log of clicks"
     assert samples["ctcvr", "exposure"].undefined == "log of clicks"
     assert samples["cvr", "click"].undefined is None
     assert not any(population == "world" for _, population in samples)
+
+
+def test_ratings_on_demand_say_nothing_of_clicks():
+    ones = int8(1, 1, 1, 1, 1)
+    found = rows(click=ones, conversion=int8(1, 0, 0, 0, 1), randomised=ones)
+    assert found.asked
+    samples = {name: sample.undefined for name, sample in by_name(found).items()}
+    reason = "every row was clicked on demand"
+    assert samples["cvr", "random"] is samples["cvr", "click"] is None
+    assert {samples[head, place] for head in ("ctr", "ctcvr") for place in ("exposure", "random")} == {reason}
+    for change in ({"randomised": int8(1, 1, 1, 1, 0)}, {"click": int8(1, 1, 1, 0, 1)}):
+        assert not rows(**{"click": ones, "conversion": int8(1, 0, 0, 0, 1), "randomised": ones} | change).asked
 
 
 def test_slices_are_taken_in_rows_of_the_split():

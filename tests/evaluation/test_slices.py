@@ -13,8 +13,10 @@ def rows(count, **parts):
 
 def test_largest_values_first_and_cold_slices():
     cold = np.array([True, False, False, False])
-    found = dict(slice_masks(rows(4, slices={"day": np.array([3, 1, 1, 2])}, cold_item=cold, cold_user=~cold)))
-    assert list(found) == ["day=1", "day=2", "day=3", "cold-item", "cold-user"]
+    masks = {"cold_item": cold, "cold_user": ~cold, "new_pair": cold}
+    found = dict(slice_masks(rows(4, slices={"day": np.array([3, 1, 1, 2])}, **masks)))
+    assert list(found) == ["day=1", "day=2", "day=3", "cold-item", "cold-user", "new-pair"]
+    assert found["new-pair"].tolist() == cold.tolist()
     assert found["day=1"].tolist() == [False, True, True, False]
     assert found["cold-item"].tolist() == cold.tolist()
 

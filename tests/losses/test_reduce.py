@@ -1,9 +1,9 @@
-"""The mean over exposures: the divisor is the sum of weights, whatever is 0."""
+"""Means over exposures and over clicks: the divisor is the sum of weights, whatever is 0."""
 
 import pytest
 import torch
 
-from postclick.losses.reduce import mean_over_exposures
+from postclick.losses.reduce import mean_over_clicks, mean_over_exposures
 
 PER_ROW = torch.tensor([1.0, 0.0, 4.0, 2.0])
 
@@ -35,3 +35,18 @@ def test_all_zero_weights_are_finite_with_zero_gradient():
     loss.backward()
     assert loss.item() == 0.0
     assert torch.equal(x.grad, torch.zeros(3))
+
+
+def test_the_mean_over_clicks_by_hand():
+    click = torch.tensor([1.0, 1.0, 0.0, 1.0])
+    assert mean_over_clicks(PER_ROW, click, None).item() == pytest.approx(3 / 3)
+    assert mean_over_clicks(PER_ROW, click, torch.tensor([1.0, 2.0, 9.0, 0.5])).item() == pytest.approx(2 / 3.5)
+
+
+@pytest.mark.parametrize("weight", [None, torch.ones(4)])
+def test_a_batch_without_a_click_is_zero_with_zero_gradient(weight):
+    x = torch.ones(4, requires_grad=True)
+    loss = mean_over_clicks(x**2, torch.zeros(4), weight)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.equal(x.grad, torch.zeros(4))

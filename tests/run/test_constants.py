@@ -54,3 +54,23 @@ def test_in_a_log_of_clicks_ctr_is_one_by_definition():
 
 def test_censored_labels_do_not_count():
     assert constant_heads(labels([1, 1, 0], [0, CENSORED, 0]), HEADS, allow=True) == {"cvr": Constant(0, 1)}
+
+
+def test_where_the_action_is_derived_ctar_is_judged():
+    """An action without a click is none: the label is click times action."""
+    whole = labels([0, 1, 1], [0, 0, 1], [1, 0, 0])
+    acting = HEADS | {"ctar": "head", "action": "derived"}
+    assert constant_heads(whole, acting, allow=True) == {"ctar": Constant(0, 3)}
+    assert constant_heads(whole, HEADS | {"ctar": "head", "action": "head"}, allow=True) == {"action": Constant(0, 2)}
+    with pytest.raises(DataError, match="the ctar head has one class only: 0 actions on 3 exposures in train"):
+        constant_heads(whole, acting)
+    # every click is followed by an action: one class for the action, two for ctar
+    assert constant_heads(labels([0, 1, 1], [0, 0, 1], [0, 1, 1]), acting) == {}
+
+
+def test_in_a_log_of_clicks_the_action_is_judged_as_ever():
+    clicks = labels([1, 1], [0, 1], [0, 0])
+    acting = HEADS | {"ctar": "head", "action": "head"}
+    with pytest.raises(DataError, match="the action head has one class only"):
+        constant_heads(clicks, acting, population="click")
+    assert set(constant_heads(clicks, acting, population="click", allow=True)) == {"ctr", "action"}

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from postclick.errors import DataError
-from postclick.schema.csv_text import csv_error, csv_head, csv_layout
+from postclick.schema.csv_text import CutEnd, csv_error, csv_head, csv_layout, open_csv
 
 
 def write(path, data: bytes):
@@ -64,3 +64,23 @@ def test_without_the_file_the_record_is_named():
         ("1,2",),
     )
     assert csv_error(pa.ArrowInvalid("something else"), "x").findings[0].code == "data.csv"
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_a_last_line_that_is_cut_off_is_passed_over_where_that_is_allowed(tmp_path, skip):
+    path = write(tmp_path / "x.csv", b"1,2\n" * (3 + skip) + b"7")
+    cut = CutEnd()
+    with open_csv(path, "x.csv", ",", skip, {"0": pa.int64(), "1": pa.int64()}, cut_end=cut) as reader:
+        assert reader.read_all().num_rows == 3
+    assert (cut.row.text, cut.row.expected_columns, cut.row.actual_columns) == ("7", 2, 1)
+    cut.refuse_unless_last(3 + skip)
+    with pytest.raises(pa.ArrowInvalid, match=r"Row #\d: Expected 2 columns, got 1: 7"):
+        cut.refuse_unless_last(4 + skip)
+
+
+def test_two_short_lines_or_a_long_one_are_refused_even_so(tmp_path):
+    for data in (b"1,2\n7\n8\n", b"1,2\n1,2,3\n"):
+        path = write(tmp_path / "x.csv", data)
+        types = {"0": pa.int64(), "1": pa.int64()}
+        with pytest.raises(pa.ArrowInvalid, match="Expected 2 columns"):
+            open_csv(path, "x.csv", ",", 0, types, cut_end=CutEnd()).read_all()

@@ -149,6 +149,35 @@ def build(log: ExposureLog) -> Callable[..., TinyModel]:
     return make
 
 
+class SharedTinyModel(TinyModel):
+    """With a dense layer that both heads read."""
+
+    def __init__(self, log: ExposureLog) -> None:
+        super().__init__(log)
+        self.shared = nn.Linear(4 * FIELDS, 4 * FIELDS)
+
+    def forward(self, batch: Batch) -> Outputs:
+        x = torch.tanh(self.shared(nn.functional.dropout(self.table(batch.features).flatten(1), 0.1, self.training)))
+        ctr = LogProbability.from_logit(self.ctr(x).squeeze(-1))
+        cvr = LogProbability.from_logit(self.cvr(x).squeeze(-1))
+        return Outputs(ctr, cvr, ctr * cvr)
+
+    def shared_parameters(self) -> tuple[nn.Parameter, ...]:
+        # the head of one task is among them, as the gate of one task is among a trunk's
+        return (*self.shared.parameters(), *self.ctr.parameters())
+
+
+@pytest.fixture
+def build_shared(log: ExposureLog) -> Callable[..., SharedTinyModel]:
+    """Return a builder of equal models with shared dense parameters."""
+
+    def make(seed: int = 0) -> SharedTinyModel:
+        seed_torch(seed, "model")
+        return SharedTinyModel(log)
+
+    return make
+
+
 @pytest.fixture
 def exposures() -> Callable[[int, int], Exposures]:
     return make_exposures

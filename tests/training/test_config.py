@@ -29,6 +29,18 @@ def test_rates_are_positive_and_finite(name: str, value: float) -> None:
         TrainingConfig(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("gradnorm_alpha", -0.1), ("gradnorm_alpha", float("nan")), ("gradnorm_learning_rate", 0.0)]
+)
+def test_gradnorm_settings_have_their_range(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"training.{name}"):
+        TrainingConfig(**{name: value})
+
+
+def test_the_terms_are_summed_by_default() -> None:
+    assert TrainingConfig().balance == "fixed"
+
+
 def test_coupled_dense_needs_exact_adam() -> None:
     with pytest.raises(ConfigError, match="exact_adam"):
         TrainingConfig(l2_mode="coupled_dense")

@@ -73,3 +73,21 @@ def test_the_norm_tells_a_gradient_that_is_not_finite(build: Build, exposures: M
     outputs = model(batch)
     norm = optimiser.backward((outputs.ctr.log_p * 0.0).abs().sqrt().sum())
     assert not torch.isfinite(norm)
+
+
+@pytest.mark.parametrize(("mode", "l2"), [("batch_rows", 0.1), ("none", 0.0)])
+def test_l2_of_batch_rows_reaches_what_the_system_names_besides(
+    build: Build, exposures: Make, monkeypatch: pytest.MonkeyPatch, mode: Any, l2: float
+) -> None:
+    model = build()
+    monkeypatch.setattr(type(model), "regularised_parameters", lambda self: (self.cvr.weight,))
+    use_sparse_gradients(model, True)
+    (optimiser,) = phase_optimisers(model, TrainingConfig(l2=0.1, l2_mode=mode))
+    batch = to_batch(exposures(50, 3))
+    optimiser.backward(sum(model.loss(model(batch), batch).terms.values()))
+    before = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    weight = model.cvr.weight.detach().clone()
+    optimiser.step()
+    torch.testing.assert_close(model.cvr.weight.grad, before["cvr.weight"] + l2 * weight)
+    for name in ("ctr.weight", "ctr.bias", "cvr.bias"):
+        assert torch.equal(model.get_parameter(name).grad, before[name])

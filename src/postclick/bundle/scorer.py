@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from postclick.bundle.serving import served_scores
 from postclick.data.arrays import Exposures
 from postclick.data.encode import EncodeCounts
 from postclick.data.scores import Scores
+from postclick.models.base import Outputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,11 +53,21 @@ class Scorer:
         self.batch_size = batch_size
         self._model = bundle.model.to(device)
 
-    def score(self, exposures: Exposures) -> Scores:
-        """Return the scores of encoded exposures, in order."""
+    def score(self, exposures: Exposures, *, observe: Callable[[Outputs], None] | None = None) -> Scores:
+        """Return the scores of encoded exposures, in order.
+
+        Parameters
+        ----------
+        exposures
+            Rows of a log, or of the encoder.
+        observe
+            Shown what the network gives for each batch, for instance ``GateSums().add``.
+        """
         bundle = self.bundle
         constants, calibration = bundle.header.constants, bundle.calibration
-        return served_scores(self._model, exposures, constants, calibration, batch_size=self.batch_size)
+        return served_scores(
+            self._model, exposures, constants, calibration, batch_size=self.batch_size, observe=observe
+        )
 
     def score_table(self, table: pa.Table | pa.RecordBatch) -> ScoredTable:
         """Return the scores of raw rows: values unseen in training go to the unknown row and are counted.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from postclick.calibration import Calibration
 from postclick.calibration.calibration import compose
 from postclick.data.arrays import Exposures
 from postclick.data.scores import Scores
-from postclick.models.base import ConversionModel
+from postclick.models.base import ConversionModel, Outputs
 from postclick.models.scoring import score
 
 __all__ = ["apply_constants", "served_scores"]
@@ -34,7 +34,8 @@ def served_scores(
     calibration: Calibration,
     *,
     batch_size: int,
+    observe: Callable[[Outputs], None] | None = None,
 ) -> Scores:
-    """Return scores as served: the network's, constant priors in place, calibrated."""
-    raw = score(model, exposures, batch_size=batch_size)
+    """Return scores as served: the network's, constant priors in place, calibrated; `observe` as for `score`."""
+    raw = score(model, exposures, batch_size=batch_size, observe=observe)
     return calibration.apply(apply_constants(raw, constants))

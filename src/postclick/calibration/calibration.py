@@ -178,18 +178,33 @@ def _fit_head(
 def compose(scores: Scores) -> Scores:
     """Recompute what follows from the other heads: ctcvr = ctr * cvr, or the derived cvr = ctcvr / ctr, clipped.
 
-    Action and ctar are left as they are.
+    Where the system has them, so does ctar = ctr * action, or the derived action = ctar / ctr. `Scores.clipped` counts
+    the cvr alone.
     """
-    ctr = _pair(scores.odds["ctr"])
-    if "cvr" not in scores.derived:
-        cvr = _pair(scores.odds["cvr"])
-        log_p, log_not = ctr[0] + cvr[0], np.logaddexp(ctr[1], ctr[0] + cvr[1])
-        return replace(scores, odds=dict(scores.odds) | {"ctcvr": log_p - log_not})
-    quotient = _pair(scores.odds["ctcvr"])[0] - ctr[0]
+    odds, clipped = dict(scores.odds), scores.clipped
+    if "cvr" in scores.derived:
+        odds["cvr"], clipped = _quotient(odds["ctcvr"], odds["ctr"])
+    else:
+        odds["ctcvr"] = _product(odds["ctr"], odds["cvr"])
+    if "action" in odds and "ctar" in odds:
+        if "action" in scores.derived:
+            odds["action"], _ = _quotient(odds["ctar"], odds["ctr"])
+        else:
+            odds["ctar"] = _product(odds["ctr"], odds["action"])
+    return replace(scores, odds=odds, clipped=clipped)
+
+
+def _product(one: Array, other: Array) -> Array:
+    """Return the log-odds of the product of two probabilities."""
+    first, second = _pair(one), _pair(other)
+    return np.asarray(first[0] + second[0] - np.logaddexp(first[1], first[0] + second[1]))
+
+
+def _quotient(joint: Array, whole: Array) -> tuple[Array, int]:
+    """Return the log-odds of joint / whole, clipped to at most 1 - MARGIN, and how many left [0, 1]."""
+    quotient = _pair(joint)[0] - _pair(whole)[0]
     log_q = np.minimum(quotient, np.log1p(-MARGIN))
-    odds = log_q - np.log(-np.expm1(log_q))
-    clipped = int((quotient > 0.0).sum())
-    return replace(scores, odds=dict(scores.odds) | {"cvr": odds}, clipped=clipped)
+    return np.asarray(log_q - np.log(-np.expm1(log_q))), int((quotient > 0.0).sum())
 
 
 def _pair(odds: Array) -> tuple[Array, Array]:

@@ -25,18 +25,23 @@ def evaluate(
     """Evaluate a RUN or BUNDLE on a split of a LOG; every metric is named HEAD/METRIC@POPULATION and has its interval.
 
     @exposure: all rows. @click: clicked rows, the only ones where a conversion can be observed. @world: against the
-    true probabilities, on simulated logs. A metric that the rows do not define is undefined, not a number.
+    true probabilities, on simulated logs. A metric that the rows do not define is undefined, not a number. Where a
+    system has gates: how each task uses the experts, and which have collapsed. The mean CVR and its log-loss over all
+    exposures are also estimated from the clicked rows (estimator=naive, ips, snips, dr), with the overlap of clicks and
+    exposures that the weighted ones rest on; where it is too thin they are withheld.
 
     Example: postclick evaluate run log --by campaign
 
     Next: postclick score run SRC --out scores.parquet
     """
-    from postclick.cli.tables import metrics_parts
+    from postclick.cli.tables import experts_parts, metrics_parts, overlap_parts
     from postclick.run import evaluate_bundle
 
     output = Output(as_json, quiet)
     result = evaluate_bundle(trained, log, split=split.value, by=by or []).to_dict()
     for note in result["ledger"].get("notes", []):
         output.note(note)
-    output.result(result, *metrics_parts(f"{trained} on {split.value} of {log}", result["metrics"]))
+    title = f"{trained} on {split.value} of {log}"
+    parts = (*experts_parts(result.get("experts")), *overlap_parts(result.get("overlap")))
+    output.result(result, *metrics_parts(title, result["metrics"]), *parts)
     output.note(f"next: postclick score {trained} {log} --split {split.value} --out scores.parquet")

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from postclick.cli.benchmark import benchmark
 from postclick.cli.demo import demo
 from postclick.cli.evaluate import evaluate
 from postclick.cli.inspect import inspect
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (simulate, prepare, inspect, train, evaluate, score, systems, demo):
+for command in (simulate, prepare, inspect, train, evaluate, score, systems, benchmark, demo):
     app.command(help=_paragraphs(command.__doc__ or ""))(command)
 
 

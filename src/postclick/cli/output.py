@@ -99,8 +99,13 @@ def number(value: float | int | None, digits: int = 4) -> str:
     return f"{value:,.{digits}f}" if abs(value) < _LARGE else f"{value:.2e}"
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 1) -> RenderableType:
-    """Build a table: the first `texts` columns are text, the others numbers; what it shows is safe for a terminal."""
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 1, longest: int = 80
+) -> RenderableType:
+    """Build a table: the first `texts` columns are text, the others numbers; what it shows is safe for a terminal.
+
+    A cell is cut after `longest` characters: names that come from data have any length.
+    """
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -110,5 +115,5 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     for index, column in enumerate(columns):
         built.add_column(column, justify="left" if index < texts else "right")
     for row in rows:
-        built.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell, 80)) for cell in row))
+        built.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell, longest)) for cell in row))
     return Group(Text(title, style="bold"), built)

@@ -23,6 +23,14 @@ class Rule(StrEnum):
     RANDOM = "random"
 
 
+class Propensities(StrEnum):
+    """How P(rated) of rating data is estimated."""
+
+    POPULARITY = "popularity"
+    LOGISTIC = "logistic"
+    NAIVE_BAYES = "naive-bayes"
+
+
 class Orphans(StrEnum):
     """What a conversion without click becomes."""
 
@@ -46,6 +54,10 @@ def prepare(
     source: SourceKey = None,
     fields: FieldChoice = FieldSet.AITM,
     threshold: Threshold = None,
+    propensity: Annotated[
+        Propensities | None,
+        typer.Option(help="Rating data: log this estimate of P(rated); 5 % of the test users leave the test."),
+    ] = None,
     schema: SchemaFile = None,
     split: Annotated[
         Rule | None, typer.Option(help="Else the provider's files, else time 80/10/10, else it asks.")
@@ -95,7 +107,8 @@ def prepare(
     )
     roles: dict[str, Any] = {"train": train or [], "valid": valid or [], "test": test or []}
     given = Schema.from_toml(schema) if schema else None
-    opened = open_source(src or [], key=source, schema=given, fields=fields.value, threshold=threshold, **roles)
+    reading: dict[str, Any] = {"threshold": threshold, "propensity": propensity.value if propensity else None}
+    opened = open_source(src or [], key=source, schema=given, fields=fields.value, **reading, **roles)
     truth = world_truth(src or [])
     if opened.protocol.source == "tabular" and given is None and truth is None:
         output.note(

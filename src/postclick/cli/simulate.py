@@ -26,7 +26,9 @@ _LAYOUTS: dict[Layout, Literal["parquet", "ali-ccp"]] = {Layout.PARQUET: "parque
 
 def simulate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The WORLD folder to make.")],
-    world: Annotated[str, typer.Option(help="`selection`, or its control `no-bias`.")] = "selection",
+    world: Annotated[
+        str, typer.Option(help="`selection`, its control `no-bias`, or `behaviour`: actions in the shop.")
+    ] = "selection",
     assignments: Set = None,
     exposures: Annotated[int, typer.Option(help="Number of rows.")] = 200_000,
     seed: Seed = 0,

@@ -31,5 +31,5 @@ def systems(as_json: Json = False, quiet: Quiet = False) -> None:
         )
         for entry in entries
     ]
-    out.result(entries, table("Systems", ("key", "title", "year", "heads"), rows, texts=4))
+    out.result(entries, table("Systems", ("key", "title", "year", "heads"), rows, texts=4, longest=200))
     out.note("next: postclick train LOG --system KEY --out RUN; arguments and defaults: postclick systems --json")

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 Metrics: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Name -> plain form of a metric, as ``evaluate --json`` prints it."""
 
-__all__ = ["Metrics", "headline", "interval", "ledger_parts", "metrics_parts", "metrics_table"]
+__all__ = [
+    "Metrics",
+    "experts_parts",
+    "headline",
+    "interval",
+    "ledger_parts",
+    "metrics_parts",
+    "metrics_table",
+    "overlap_parts",
+]
 
 _HEADLINE = ("auc", "logloss", "ne", "pcoc", "ece")
 
@@ -60,6 +69,39 @@ def metrics_parts(title: str, metrics: Metrics) -> list[RenderableType]:
         slices = sorted({name.partition("|")[2] for name in empty})
         parts.append(f"slices without rows, where metrics are undefined: {', '.join(slices)}")
     return parts
+
+
+def experts_parts(form: Mapping[str, Any] | None) -> list[RenderableType]:
+    """Build the table of experts from its plain form in ``evaluate --json``; nothing for a system without gates."""
+    if not form:
+        return []
+    rows: list[tuple[str, ...]] = []
+    for task, use in form["tasks"].items():
+        for index, (weight, top) in enumerate(zip(use["weight"], use["top"], strict=True)):
+            verdict = "collapsed" if index in use["collapsed"] else ""
+            rows.append((task, str(index), verdict, f"{weight:.1%}", f"{top:.1%}", number(use["entropy"], 3)))
+    columns = ("task", "expert", "", "mean weight", "rows where largest", "entropy of the gate")
+    below = f"{form['collapsed_below']:g}/K of the weight"
+    # what has collapsed is said in the notes of the evaluation
+    healthy = [] if form["verdict"] else [f"no expert has collapsed: each gets at least {below}"]
+    return [table("Experts", columns, rows, texts=3), *healthy]
+
+
+def overlap_parts(form: Mapping[str, Any] | None) -> list[RenderableType]:
+    """Build what is shown of the overlap that debiased estimates rest on; nothing where there is none."""
+    if not form:
+        return []
+    quantiles = form["quantiles"]
+    kept = [index for index, level in enumerate(quantiles["levels"]) if level in (0.01, 0.25, 0.5, 0.75, 0.99)]
+    columns = ("exposures", *(f"{quantiles['levels'][index]:.0%}" for index in kept))
+    rows = [
+        (name, *(number(quantiles[name][index], 3) for index in kept))
+        for name in ("clicked", "unclicked")
+        if quantiles[name]
+    ]
+    balance = (f"{name} {off['before']:+.2f} to {off['after']:+.2f} sd" for name, off in form["balance"].items())
+    words = (form["verdict"], f"clicks against exposures, before and after weighting: {', '.join(balance)}")
+    return [table(f"Propensity by click ({form['propensity']})", columns, rows), *words]
 
 
 def ledger_parts(ledger: Mapping[str, Any]) -> list[RenderableType]:

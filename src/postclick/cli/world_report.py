@@ -18,7 +18,7 @@ __all__ = ["world_form", "world_parts"]
 
 _ORACLE_ROWS = 5_000_000
 """Larger worlds are judged after `prepare`, split by split: here all labels and truths would be held in memory."""
-_HEADS = ("ctr", "cvr", "ctcvr")
+_HEADS = ("ctr", "cvr", "ctcvr", "action", "ctar")
 _METRICS = (*(f"{head}/{metric}@world" for head in _HEADS for metric in ("auc", "logloss")), "cvr/auc@click")
 
 
@@ -59,7 +59,8 @@ def _oracle(world: World) -> dict[str, Any]:
     labels, truth = _labels(world), world.truth()
     assert labels.exposure_id is not None
     place = labels.exposure_id - 1  # a world's exposure ids are 1, 2, 3, ...
-    kept = Truth(**{entry.name: getattr(truth, entry.name)[place] for entry in fields(Truth)})
+    known = {entry.name: getattr(truth, entry.name) for entry in fields(Truth)}
+    kept = Truth(**{name: share[place] for name, share in known.items() if share is not None})
     return dict(oracle(labels, kept, metrics=_METRICS).to_dict()["metrics"])
 
 
@@ -79,5 +80,9 @@ def _labels(world: World) -> Labels:
             faults = RowFaults(batch.table.num_rows)
             parsed = parse_labels(batch.table, source.schema, faults).labels
             parts.append(parsed.take(~faults.faulty))
-    names = ("click", "conversion", "exposure_id", "user_id")
+    names = [
+        name
+        for name in ("click", "conversion", "action", "exposure_id", "user_id")
+        if getattr(parts[0], name) is not None
+    ]
     return Labels(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

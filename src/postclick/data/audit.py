@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from postclick.data.behaviour import ActionCounts
 from postclick.data.cardinality import table_bytes
 from postclick.data.clock import when
 from postclick.data.encode import EncodeCounts
@@ -116,10 +117,14 @@ def _percent(rate: float | None) -> str:
 
 def _rates(funnel: Funnel) -> dict[str, float | None]:
     return {
-        "ctr": funnel.clicks / funnel.rows if funnel.rows else None,
-        "cvr": funnel.conversions / funnel.clicks if funnel.clicks else None,
-        "ctcvr": funnel.conversions / funnel.rows if funnel.rows else None,
+        "ctr": _share(funnel.clicks, funnel.rows),
+        "cvr": _share(funnel.conversions, funnel.clicks),
+        "ctcvr": _share(funnel.conversions, funnel.rows),
     }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def _degenerate(facts: AuditFacts) -> list[Verdict]:
@@ -128,6 +133,8 @@ def _degenerate(facts: AuditFacts) -> list[Verdict]:
         pairs = [("conversions", funnel.conversions, funnel.clicks, "click")]
         if facts.schema.population == "exposure":
             pairs.insert(0, ("clicks", funnel.clicks, funnel.rows, "exposure"))
+        if facts.schema.columns.action is not None:
+            pairs.append(("actions", funnel.actions - funnel.orphan_actions, funnel.clicks, "click"))
         for word, positives, rows, place in pairs:
             if rows and positives in (0, rows):
                 what = "no" if positives == 0 else "nothing but"
@@ -144,6 +151,14 @@ def _orphans(facts: AuditFacts) -> list[Verdict]:
         return []
     text = f"{count:,} conversions came without a click; policy: {facts.orphan_conversions}."
     return [Verdict("warning", "data.conversion_without_click", text)]
+
+
+def _behaviour(facts: AuditFacts) -> list[Verdict]:
+    """What the in-shop action has to do with clicks and conversions, all splits together."""
+    if facts.schema.columns.action is None:
+        return []
+    found = ActionCounts.of(sum(facts.ledger.kept.values(), Funnel()))
+    return [Verdict("warning" if warns else "note", "audit.action", text) for warns, text in found.sentences()]
 
 
 def _duplicated(facts: AuditFacts) -> list[Verdict]:
@@ -302,7 +317,7 @@ def _declared(facts: AuditFacts) -> list[Verdict]:
 
 Check = Callable[[AuditFacts], list[Verdict]]
 CHECKS: tuple[Check, ...] = (
-    *(_refused, _leaks, _funnel, _orphans, _degenerate, _duplicated, _overlaps, _clocks),
+    *(_refused, _leaks, _funnel, _behaviour, _orphans, _degenerate, _duplicated, _overlaps, _clocks),
     *(_unseen, _drifted, _id_like, _multivalued, _weighted, _sizes, _declared),
 )
 
@@ -323,6 +338,7 @@ def audit_body(facts: AuditFacts) -> dict[str, Any]:
         "split": {**facts.split, "overlap": dict(facts.overlap)},
         "orphan_conversions": facts.orphan_conversions,
         "funnel": {name: {**asdict(funnel), **_rates(funnel)} for name, funnel in facts.ledger.kept.items()},
+        "actions": _actions(facts),
         "features": {
             split: {name: {**asdict(count), "unseen_rate": count.unseen_rate} for name, count in counts.fields.items()}
             for split, counts in facts.encoded.items()
@@ -332,6 +348,15 @@ def audit_body(facts: AuditFacts) -> dict[str, Any]:
         "strays": facts.strays,
         **({} if facts.sampled is None else facts.sampled.to_dict()),
         "verdicts": [asdict(verdict) for verdict in verdicts(facts)],
+    }
+
+
+def _actions(facts: AuditFacts) -> dict[str, Any] | None:
+    if facts.schema.columns.action is None:
+        return None
+    kept = facts.ledger.kept
+    return {name: ActionCounts.of(funnel).to_dict() for name, funnel in kept.items()} | {
+        "all": ActionCounts.of(sum(kept.values(), Funnel())).to_dict()
     }
 
 

@@ -54,17 +54,13 @@ class _Look:
         feature_faults(whole, schema, faults)
         good = ~faults.faulty
         labels, kept = parsed.labels.take(good), whole.filter(pa.array(good))
-        funnel = Funnel(
-            len(labels),
-            int((labels.click == 1).sum()),
-            0 if labels.action is None else int((labels.action == 1).sum()),
-            int((labels.conversion == 1).sum()),
-        )
         values = dict(batch.values)
         for name, total in value_totals(whole, schema).items():
             part = ValueCounts(total + lost.get(name, 0), total, rejected=lost.get(name, 0))
             values[name] = values.get(name, ValueCounts()) + part
-        self.ledger += Ledger(rows, {role or NOT_SPLIT: funnel}, faults.counts(), {}, values)
+        left = dict(batch.filtered)
+        read = rows + sum(left.values())
+        self.ledger += Ledger(read, {role or NOT_SPLIT: Funnel.of(labels)}, faults.counts(), left, values)
         self.examples = merge_examples(self.examples, faults.located(batch.label, batch.first_row))
         for refusal in parsed.refusals:
             finding = located(refusal, batch.label, batch.first_row)

@@ -83,7 +83,8 @@ def parse_labels(
     schema
         Names the columns.
     faults
-        Faulty rows are marked here: D01, D02, D03, D17, missing exposure ids and times, infinite values.
+        Faulty rows are marked here: D01, D02, D03, D17, missing exposure ids and times, infinite values. In a log of
+        clicks (``population = "click"``) a click of 0 is out of its domain (D02).
     policy
         What a conversion without click is (D03): a fault (``reject``), a click too (``set_click``), or a row that is
         counted and never a label (``view_through``).
@@ -102,6 +103,9 @@ def parse_labels(
         if role in ("click", "conversion", "action", "randomised")
     }
     orphans = _orphans(binary, columns, policy, faults)
+    if schema.population == "click":
+        unclicked = (binary["click"] == 0) & ~faults.faulty
+        faults.mark("data.label_domain", unclicked, columns.click, show=lambda _: "0 in a log of clicks")
     found: dict[str, Any] = dict(binary)
     if policy == "view_through":
         found["view_through"] = orphans.astype(np.int8)

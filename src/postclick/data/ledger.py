@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from postclick.data.arrays import Labels
 from postclick.data.sources.base import ValueCounts
 from postclick.errors import Finding, PostclickError
 
@@ -28,6 +29,10 @@ class Funnel:
         Conversions without click that were kept and are no label (``--orphan-conversions view_through``).
     set_click
         Conversions without click whose click was set to 1 (``--orphan-conversions set_click``).
+    orphan_actions
+        Actions without click, among `actions`: they stay as they were logged, and none is ever an action label.
+    conversions_without_action
+        Among `conversions`; 0 where there is no action label.
     """
 
     rows: int = 0
@@ -36,6 +41,24 @@ class Funnel:
     conversions: int = 0
     view_through: int = 0
     set_click: int = 0
+    orphan_actions: int = 0
+    conversions_without_action: int = 0
+
+    @classmethod
+    def of(cls, labels: Labels, *, set_click: int = 0) -> Funnel:
+        """Count labels as stored; `set_click` is known to whoever applied the policy."""
+        clicked, converted = labels.click == 1, labels.conversion == 1
+        acted = None if labels.action is None else labels.action == 1
+        return cls(
+            len(labels),
+            int(clicked.sum()),
+            0 if acted is None else int(acted.sum()),
+            int(converted.sum()),
+            0 if labels.view_through is None else int(labels.view_through.sum()),
+            set_click,
+            0 if acted is None else int((acted & ~clicked).sum()),
+            0 if acted is None else int((converted & ~acted).sum()),
+        )
 
     def __add__(self, other: Funnel) -> Funnel:
         return Funnel(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
@@ -147,6 +170,9 @@ class Ledger:
         for name, funnel in sorted(self.kept.items(), key=lambda item: order.get(item[0], len(order))):
             line = f"  {name}: {funnel.rows:,} rows, {funnel.clicks:,} clicks, {funnel.conversions:,} conversions"
             line += f", {funnel.actions:,} actions" if funnel.actions else ""
+            line += f" ({funnel.orphan_actions:,} without a click)" if funnel.orphan_actions else ""
+            without = funnel.conversions_without_action
+            line += f", {without:,} conversions without an action" if without else ""
             line += f", {funnel.view_through:,} view-through" if funnel.view_through else ""
             line += f", {funnel.set_click:,} clicks set for their conversion" if funnel.set_click else ""
             text.append(line)

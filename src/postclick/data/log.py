@@ -116,12 +116,18 @@ class Truth:
         P(conversion | do(click), x) and P(conversion | click = 1, x).
     ctcvr
         P(click and conversion | x).
+    action
+        P(action | do(click), x), of actions as logged; None in a world without actions.
+    ctar
+        P(click and action | x), or None.
     """
 
     ctr: NDArray[np.float64]
     cvr_do: NDArray[np.float64]
     cvr_click: NDArray[np.float64]
     ctcvr: NDArray[np.float64]
+    action: NDArray[np.float64] | None = None
+    ctar: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ class LogSpec:
     table_rows
         Rows of the fused table: unknown rows (one a field) and all values.
     rows, clicks, conversions, actions
-        Weighted totals of the training split; None for `actions` where there is no such label.
+        Weighted totals of the training split; `actions` counts those after a click, None where there is no such label.
     """
 
     schema: Schema
@@ -159,6 +165,20 @@ class LogSpec:
     def ctcvr(self) -> float:
         """The training log's rate of click and conversion."""
         return self.conversions / self.rows
+
+    @property
+    def action(self) -> float:
+        """The training log's action rate on clicks.
+
+        Raises
+        ------
+        ValueError
+            Where the log has no action label: a system that needs one cannot be built.
+        """
+        if self.actions is None:
+            how = "name its column in the schema (action = ...) and prepare the log again"
+            raise ValueError(f"the system needs the label of an in-shop action, which the log does not have: {how}")
+        return self.actions / self.clicks if self.clicks else 0.0
 
     @property
     def embedding_width(self) -> int:
@@ -301,7 +321,8 @@ class ExposureLog:
         def total(label: NDArray[np.int8]) -> float:
             return float(weight[label == 1].sum())
 
-        actions = None if labels.action is None else total(labels.action)
+        # an action on a row that was not clicked belongs to no click
+        actions = None if labels.action is None else total(labels.action * (labels.click == 1))
         known = labels.conversion != CENSORED
         return LogSpec(
             self.schema, table_rows, float(weight[known].sum()), total(labels.click), total(labels.conversion), actions
@@ -323,5 +344,5 @@ class ExposureLog:
         found = order[np.minimum(places, len(order) - 1)]
         if not np.array_equal(keys[found], wanted):
             raise DataError(Finding("data.corrupt_file", "truth.arrow lacks exposures of the log", str(path)))
-        names = [entry.name for entry in fields(Truth)]
+        names = [entry.name for entry in fields(Truth) if entry.name in table.schema.names]
         return Truth(**{name: np.asarray(table.column(name).combine_chunks(), np.float64)[found] for name in names})

@@ -223,14 +223,7 @@ def _encode(task: PassTask) -> EncodedPiece:
             sampler.add(block, labels, code, place=(task.piece.index << 40) + ledger.kept_rows)
             writers[code].write(to_arrow(replace(exposures, labels=labels), task.schema))
             set_click = _total(column(block, "label:set_click")) if "label:set_click" in block.schema.names else 0
-            funnel = Funnel(
-                len(labels),
-                int((labels.click == 1).sum()),
-                0 if labels.action is None else int((labels.action == 1).sum()),
-                int((labels.conversion == 1).sum()),
-                0 if labels.view_through is None else int(labels.view_through.sum()),
-                set_click,
-            )
+            funnel = Funnel.of(labels, set_click=set_click)
             fields = [feature.name for feature in task.schema.fields]
             values = {name: counts.fields[name] for name in fields}
             kept = {n: ValueCounts(0, v.kept, v.truncated, 0, v.rejected) for n, v in values.items()}

@@ -200,7 +200,8 @@ def _narrowed(batches: Iterator[SourceBatch], schema: Schema) -> Iterator[Source
             continue
         for start in range(0, batch.table.num_rows, most):
             part = batch.table.slice(start, most)
-            yield SourceBatch(part, batch.label, batch.first_row + start, {} if start else batch.values)
+            values, left = ({}, {}) if start else (batch.values, batch.filtered)
+            yield SourceBatch(part, batch.label, batch.first_row + start, values, left)
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,8 @@ def _stage_batch(
     if kept.num_rows:
         writer.write(kept)
     values = _values(batch, value_totals(whole, schema), lost, gone)
-    ledger = Ledger(read=rows, rejected=faults.counts(), values=values)
+    left = dict(batch.filtered)
+    ledger = Ledger(read=rows + sum(left.values()), rejected=faults.counts(), filtered=left, values=values)
     refusals = tuple(located(finding, batch.label, batch.first_row) for finding in parsed.refusals)
     return _BatchPart(ledger, faults.located(batch.label, batch.first_row), refusals)
 

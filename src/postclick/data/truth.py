@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +24,8 @@ Words: TypeAlias = NDArray[np.uint64]
 _PARTITION_ROWS = 8_000_000
 """Kept ids sorted at once: about 200 MB. More rows take more passes over the truth, not more memory."""
 _COLUMNS = ("exposure_id", "ctr", "cvr_do", "cvr_click", "ctcvr")
+_OPTIONAL = ("action", "ctar")
+"""What a world with in-shop actions knows besides."""
 
 
 def world_truth(source: Any) -> Path | None:
@@ -114,11 +116,12 @@ def _write(file: pq.ParquetFile, log: Path, where: str) -> None:
     kinds = {id_kind(array) for array in _kept(log)}
     kind = kinds.pop() if kinds else "none"
     rows = sum(len(array) for array in _kept(log))
+    names = [*_COLUMNS, *(name for name in _OPTIONAL if name in file.schema_arrow.names)]
     partitions = max(1, -(-rows // _PARTITION_ROWS))
     chosen: list[NDArray[np.uint8]] = []
     for partition in range(partitions):
         wanted = _KeptIds(log, partition, partitions)
-        for number, (keys, _) in enumerate(_batches(file, kind)):
+        for number, (keys, _) in enumerate(_batches(file, kind, names[:1])):
             packed = np.packbits(wanted.find(keys))
             if partition == 0:
                 chosen.append(packed)
@@ -130,13 +133,13 @@ def _write(file: pq.ParquetFile, log: Path, where: str) -> None:
             what = "exposures without truth"
             raise DataError(Finding("data.schema_mismatch", what, where, lost, tuple(examples), fix))
     with BlockWriter(log / "truth.arrow") as writer:
-        for packed, (keys, batch) in zip(chosen, _batches(file, kind), strict=True):
-            numbers = {name: column(batch, name).cast(pa.float64()) for name in _COLUMNS[1:]}
+        for packed, (keys, batch) in zip(chosen, _batches(file, kind, names), strict=True):
+            numbers = {name: column(batch, name).cast(pa.float64()) for name in names[1:]}
             mask = np.unpackbits(packed, count=batch.num_rows).astype(np.bool_)
             writer.write(pa.RecordBatch.from_pydict({"exposure_id": keys, **numbers}).filter(pa.array(mask)))
 
 
-def _batches(file: pq.ParquetFile, kind: IdKind) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
+def _batches(file: pq.ParquetFile, kind: IdKind, names: Sequence[str]) -> Iterator[tuple[pa.Array, pa.RecordBatch]]:
     """Yield (exposure ids as the log has them, rows)."""
-    for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=list(_COLUMNS)):
+    for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=list(names)):
         yield as_kind(ids(column(batch, "exposure_id"), "exposure_id")[0], kind), batch

@@ -3,11 +3,13 @@
 from postclick.evaluation.compare import DEFAULT_COMPARED, compare
 from postclick.evaluation.comparison import EQUAL, Comparison, Difference, Margin, Standing
 from postclick.evaluation.evaluate import DEFAULT_METRICS, SLICE_METRICS, WORLD_METRICS, evaluate, oracle
+from postclick.evaluation.experts import COLLAPSED_BELOW, ExpertUse, expert_use, verdicts
 from postclick.evaluation.names import METRICS, POPULATIONS, MetricName
 from postclick.evaluation.result import EvaluationResult, Metric
 from postclick.evaluation.rows import EvaluationRows, Sample, group_codes
 
 __all__ = [
+    "COLLAPSED_BELOW",
     "DEFAULT_COMPARED",
     "DEFAULT_METRICS",
     "EQUAL",
@@ -19,6 +21,7 @@ __all__ = [
     "Difference",
     "EvaluationResult",
     "EvaluationRows",
+    "ExpertUse",
     "Margin",
     "Metric",
     "MetricName",
@@ -26,6 +29,8 @@ __all__ = [
     "Standing",
     "compare",
     "evaluate",
+    "expert_use",
     "group_codes",
     "oracle",
+    "verdicts",
 ]

@@ -13,13 +13,14 @@ from postclick.data.arrays import CENSORED, Labels
 from postclick.data.log import Truth
 from postclick.data.scores import Scores
 from postclick.errors import ConfigError, Finding
+from postclick.evaluation.debiased import DEBIASED_METRICS, OWN, Debiased, debiased_metrics, is_debiased
 from postclick.evaluation.measure import measure
 from postclick.evaluation.names import MetricName, format_metric, parse_metric
 from postclick.evaluation.result import EvaluationResult, Metric
 from postclick.evaluation.rows import EvaluationRows, Sample
 from postclick.evaluation.slices import left_out, slice_masks
 
-__all__ = ["DEFAULT_METRICS", "SLICE_METRICS", "WORLD_METRICS", "evaluate", "oracle"]
+__all__ = ["DEFAULT_METRICS", "RANDOM_METRICS", "SLICE_METRICS", "WORLD_METRICS", "evaluate", "oracle"]
 
 DEFAULT_METRICS = (
     *("auc", "gauc", "pr_auc", "logloss", "ne", "brier", "pcoc", "ece", "ks"),
@@ -27,6 +28,8 @@ DEFAULT_METRICS = (
 )
 WORLD_METRICS = ("auc", "logloss", "pcoc", "ece", "mae", "mean")
 SLICE_METRICS = ("auc", "logloss", "pcoc", "mean")
+RANDOM_METRICS = ("ndcg[k=5]", "recall[k=5]")
+"""Besides, where exposures were randomised: a user's list is then no choice of the system that showed it."""
 _RAW_METRICS = ("auc[score=raw]", "pcoc[score=raw]")
 
 
@@ -54,14 +57,22 @@ class _Wanted:
         if not self.chosen:
             world = sample.population == "world"
             names = SLICE_METRICS if part else WORLD_METRICS if world else DEFAULT_METRICS
-            return [*names, *(_RAW_METRICS if sample.raw is not None and not part else ())]
+            lists = RANDOM_METRICS if sample.population == "random" and sample.user is not None and not part else ()
+            return [*names, *lists, *(_RAW_METRICS if sample.raw is not None and not part else ())]
         place = (sample.head, sample.population, part)
         full = [
             format_metric(name.metric, name.variant)
             for name in self.full
             if (name.head, name.population, name.slice) == place
         ]
-        return list(dict.fromkeys([*self.everywhere, *full]))
+        return [name for name in dict.fromkeys([*self.everywhere, *full]) if not is_debiased(name)]
+
+    def debiased(self) -> list[str]:
+        """Return ``metric[estimator=...]`` wanted of the cvr on all exposures."""
+        if not self.chosen:
+            return [*DEBIASED_METRICS]
+        full = [format_metric(name.metric, name.variant) for name in self.full]
+        return [name for name in dict.fromkeys([*self.everywhere, *full]) if is_debiased(name)]
 
 
 def evaluate(
@@ -79,9 +90,10 @@ def evaluate(
     """Return the metrics of a split's scores, named ``HEAD/METRIC[variant]@POPULATION|slice``.
 
     ctr, ctcvr and ctar are measured on ``exposure``, cvr and action on ``click``; all of them on ``random`` where
-    exposures were randomised (cvr and action on its clicked rows); ctr, cvr and ctcvr on ``world``, over all
-    exposures with the true probability as soft label, where the truth is known. There, cvr is held against
-    P(conversion | do(click)), which differs from P(conversion | click = 1) only under hidden confounders.
+    exposures were randomised (cvr and action on its clicked rows); on ``world`` those whose truth is known, over all
+    exposures with the true probability as soft label. There, cvr and action are held against P(conversion | do(click))
+    and P(action | do(click)); given click = 1 they differ only under hidden confounders. The mean CVR
+    and the CVR's log-loss on ``exposure`` are estimated from clicked rows by several estimators.
 
     Parameters
     ----------
@@ -118,7 +130,25 @@ def evaluate(
             counted["one_class_users"][place] = counts
         if sample.censored and not part:
             counted["censored"][place] = sample.censored
-    return EvaluationResult(found, split, bundle, log, _ledger(rows, samples, found, counted, ledger or {}))
+    estimated = debiased_metrics(rows, wanted.debiased(), population, level=level)
+    found = dict(sorted((found | estimated.metrics).items(), key=lambda entry: "|" in entry[0]))  # slices last
+    if estimated.censored and estimated.metrics:
+        counted["censored"]["cvr@exposure"] = estimated.censored
+    own = _ledger(rows, samples, found, counted, ledger or {})
+    own["notes"] += _doubts(estimated)
+    return EvaluationResult(found, split, bundle, log, own, overlap=estimated.overlap)
+
+
+def _doubts(estimated: Debiased) -> list[str]:
+    """Return what a reader of the debiased estimates must know."""
+    seen = estimated.overlap
+    if seen is None or seen.thin:  # then the weighted ones are withheld anyway
+        return []
+    learned = (
+        "debiased estimates divide by the system's own ctr: their intervals leave out its error, and what it has not "
+        "learned of the clicks stays uncorrected"
+    )
+    return [*([learned] if seen.source == OWN else []), *(f"{seen.source}: {doubt}" for doubt in seen.doubts)]
 
 
 def _swap(name: str, population: str) -> tuple[str, str, str]:
@@ -192,8 +222,8 @@ def oracle(labels: Labels, truth: Truth, **options: Any) -> EvaluationResult:
     parts = {name: options.pop(name) for name in ("slices", "cold_user", "cold_item") if name in options}
 
     def of(cvr: NDArray[np.float64]) -> EvaluationResult:
-        odds = {"ctr": truth.ctr, "cvr": cvr, "ctcvr": truth.ctcvr}
-        scores = Scores({head: _log_odds(share) for head, share in odds.items()}, {})
+        odds = {"ctr": truth.ctr, "cvr": cvr, "ctcvr": truth.ctcvr, "action": truth.action, "ctar": truth.ctar}
+        scores = Scores({head: _log_odds(share) for head, share in odds.items() if share is not None}, {})
         return evaluate(EvaluationRows(labels, scores, truth, **parts), **options)
 
     whole = of(truth.cvr_do)

@@ -19,6 +19,7 @@ from postclick.metrics.estimate import Link
 from postclick.metrics.probability import STATISTICS, columns, from_sums
 from postclick.metrics.ranking import UserRanking, curve_pr_auc, user_ranking
 from postclick.metrics.thresholds import curve_f1, curve_ks, curve_lift, curve_recall
+from postclick.metrics.top_k import EmptyUser, UserMeans, user_ndcg, user_recall
 
 __all__ = ["measure"]
 
@@ -47,6 +48,7 @@ def measure(
     if reason is None:
         found = _ranked(sample, wanted, level, seed)
         found |= _additive(sample, wanted, level, seed, counts)
+        found |= _top_k(sample, wanted, level, seed)
         if "ece" in wanted:
             found["ece"] = ece(sample.odds, sample.label, sample.weight, level=level, seed=seed)
         found |= _raw(sample, wanted, level, seed)
@@ -89,7 +91,7 @@ def _curve_metrics(wanted: Sequence[str]) -> dict[str, tuple[CurveFunction, Link
             found[name] = (curve_pr_auc, "logit")
         elif metric == "ks":
             found[name] = (curve_ks, "logit")
-        elif metric in table:
+        elif metric in table and variant.startswith("top="):
             function, link = table[metric]
             found[name] = (_at(function, float(variant.removeprefix("top="))), link)
     return found
@@ -146,11 +148,48 @@ def _additive(
         statistics["gauc"] = _GAUC
     defined = {name: statistic for name, statistic in statistics.items() if found[name].value is not None}
     ends = bootstrap_t(sums, defined, level=level, seed=seed)
-    who = "row" if sample.user is None else "user"
-    method = f"{who} bootstrap-t, {REPLICATES} replicates, {units} {'groups' if units == MOST_UNITS else who + 's'}"
+    method = _method("row" if sample.user is None else "user", units)
     for name, (low, high) in ends.items():
         found[name] = found[name].within(low, high, level, f"{method}, {defined[name].link} scale")
     return found
+
+
+def _method(who: str, units: int) -> str:
+    return f"{who} bootstrap-t, {REPLICATES} replicates, {units} {'groups' if units == MOST_UNITS else who + 's'}"
+
+
+def _first(metric: str, variant: str) -> tuple[int, EmptyUser] | None:
+    """Return K, and what a user without a positive counts, of ``ndcg[k=5]`` and ``recall[k=5]``; None of others."""
+    if metric not in ("ndcg", "recall") or not variant.startswith("k="):
+        return None
+    number, _, empty = variant.removeprefix("k=").partition(",empty=")
+    return int(number), "zero" if empty == "zero" else "one" if empty == "one" else "skip"
+
+
+def _top_k(sample: Sample, wanted: Sequence[str], level: float, seed: int) -> dict[str, Estimate]:
+    """Metrics of the first K rows of each user, by a bootstrap of the users' means."""
+    asked = {name: first for name in wanted if (first := _first(*parse_metric(name))) is not None}
+    if not asked or sample.user is None:
+        return {name: Estimate.none("no user id") for name in asked}
+    unit, units = fold_units(sample.user, len(sample), MOST_UNITS)
+    means: dict[str, UserMeans] = {}
+    sums: dict[str, NDArray[np.float64]] = {}
+    statistics: dict[str, Statistic] = {}
+    for name, (k, empty) in asked.items():
+        function = user_ndcg if name.startswith("ndcg") else user_recall
+        means[name] = found = function(sample.odds, sample.label, sample.user, k, sample.weight, empty=empty)
+        sums |= _by_unit({f"{name} sum": found.value, f"{name} users": found.counted}, sample.user, unit, units)
+        if found.estimate.value is not None:
+            statistics[name] = ratio(f"{name} sum", f"{name} users", "logit")
+    ends = bootstrap_t(sums, statistics, level=level, seed=seed)
+    estimates = {name: found.estimate for name, found in means.items()}
+    for name, (low, high) in ends.items():
+        rule = {"skip": "left out", "zero": "count 0", "one": "count 1"}[asked[name][1]]
+        method = (
+            f"{_method('user', units)}; {means[name].empty} of {means[name].users} users, without a positive, {rule}"
+        )
+        estimates[name] = estimates[name].within(low, high, level, method)
+    return estimates
 
 
 def _users(sample: Sample) -> UserRanking | None:
@@ -161,10 +200,16 @@ def _folded(
     users: UserRanking, user: NDArray[np.int32], unit: NDArray[np.int64], units: int
 ) -> Mapping[str, NDArray[np.float64]]:
     """Return the users' sums by bootstrap unit."""
-    of_user = np.zeros(len(users.mass), np.int64)
+    return _by_unit({"user_wins": users.wins, "user_mass": users.mass}, user, unit, units)
+
+
+def _by_unit(
+    columns: Mapping[str, NDArray[np.float64]], user: NDArray[np.int32], unit: NDArray[np.int64], units: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return columns of a number a user, [U], summed by bootstrap unit."""
+    of_user = np.zeros(int(user.max(initial=-1)) + 1, np.int64)
     of_user[user] = unit
-    pairs = (("user_wins", users.wins), ("user_mass", users.mass))
-    return {name: np.asarray(np.bincount(of_user, column, units), np.float64) for name, column in pairs}
+    return {name: np.asarray(np.bincount(of_user, column, units), np.float64) for name, column in columns.items()}
 
 
 def _raw(sample: Sample, wanted: Sequence[str], level: float, seed: int) -> dict[str, Estimate]:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from postclick.errors import DataError, Finding, nearest
+from postclick.evaluation.experts import ExpertUse, experts_form, experts_from
+from postclick.metrics import Overlap
 
 __all__ = ["FORMAT", "EvaluationResult", "Metric"]
 
@@ -63,6 +65,10 @@ class EvaluationResult(Mapping[str, Metric]):
     ledger
         What was counted: rows, clicks, conversions, left-out censored labels, skipped users, notes, and what the log's
         own ledger said.
+    experts
+        Task -> use of the experts by its gate on these rows; empty for a system without gates.
+    overlap
+        What the debiased estimates rest on; None where there are none.
     """
 
     metrics: Mapping[str, Metric]
@@ -70,6 +76,8 @@ class EvaluationResult(Mapping[str, Metric]):
     bundle: str | None = None
     log: str | None = None
     ledger: Mapping[str, Any] = field(default_factory=dict)
+    experts: Mapping[str, ExpertUse] = field(default_factory=dict)
+    overlap: Overlap | None = None
 
     def __getitem__(self, name: str) -> Metric:
         try:
@@ -94,8 +102,8 @@ class EvaluationResult(Mapping[str, Metric]):
         return tuple(self.ledger.get("notes", ()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form of ``evaluate --json``."""
-        return {
+        """Return the JSON form of ``evaluate --json``; ``experts`` and ``overlap`` are in it where they are known."""
+        form = {
             "format": FORMAT,
             "bundle": self.bundle,
             "log": self.log,
@@ -103,6 +111,8 @@ class EvaluationResult(Mapping[str, Metric]):
             "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
             "ledger": dict(self.ledger),
         }
+        form |= {"experts": experts_form(self.experts)} if self.experts else {}
+        return form | ({"overlap": self.overlap.to_dict()} if self.overlap is not None else {})
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> EvaluationResult:
@@ -121,7 +131,9 @@ class EvaluationResult(Mapping[str, Metric]):
             name: Metric(**{key: value for key, value in entry.items() if key in known})
             for name, entry in content["metrics"].items()
         }
-        return cls(metrics, content["split"], content["bundle"], content["log"], content["ledger"])
+        experts = experts_from(content.get("experts", {}))
+        overlap = Overlap.from_dict(content["overlap"]) if "overlap" in content else None
+        return cls(metrics, content["split"], content["bundle"], content["log"], content["ledger"], experts, overlap)
 
     def table(self) -> list[dict[str, str]]:
         """Return the metrics as printable rows: metric, value, low, high, n, positives, note."""

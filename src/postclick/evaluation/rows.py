@@ -18,6 +18,7 @@ from postclick.errors import DataError, Finding
 __all__ = ["EvaluationRows", "Sample", "group_codes"]
 
 Floats = NDArray[np.float64]
+_ASKED = "every row was clicked on demand"
 
 
 def group_codes(values: NDArray[Any]) -> NDArray[np.int32]:
@@ -111,6 +112,10 @@ class EvaluationRows:
         Column -> [N] values: metrics are also given for each value.
     cold_user, cold_item
         [N] masks of exposures whose user (item) was not in training, or None.
+    new_pair
+        [N] mask of exposures whose user did not click their item in training, or None.
+    propensity_floor
+        Smallest propensity that debiased estimates divide by; None is a tenth of these rows' click rate.
 
     Raises
     ------
@@ -124,6 +129,8 @@ class EvaluationRows:
     slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     cold_user: NDArray[np.bool_] | None = None
     cold_item: NDArray[np.bool_] | None = None
+    new_pair: NDArray[np.bool_] | None = None
+    propensity_floor: float | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.labels)
@@ -131,7 +138,7 @@ class EvaluationRows:
         lengths |= {f"slices.{column}": len(values) for column, values in self.slices.items()}
         if self.truth is not None:
             lengths["truth"] = len(self.truth.ctr)
-        for name in ("cold_user", "cold_item"):
+        for name in ("cold_user", "cold_item", "new_pair"):
             mask = getattr(self, name)
             if mask is not None:
                 lengths[name] = len(mask)
@@ -153,6 +160,14 @@ class EvaluationRows:
         """Integer user codes, or None where the log has no user."""
         return None if self.labels.user_id is None else group_codes(self.labels.user_id)
 
+    @property
+    def asked(self) -> bool:
+        """Whether every row is a randomised exposure with a click: users were made to rate, so clicks say nothing."""
+        randomised = self.labels.randomised
+        if randomised is None or not len(randomised):
+            return False
+        return bool(np.all((randomised == 1) & (self.labels.click == 1)))
+
     def samples(self, population: str = "exposure") -> list[Sample]:
         """Return every head on every population of these rows.
 
@@ -162,18 +177,18 @@ class EvaluationRows:
             The schema's population; ``click`` declares a log of clicks, where nothing can be said of exposures.
         """
         clicks_only = population == "click"
+        reason = "log of clicks" if clicks_only else _ASKED if self.asked else None
         every = [self._observed(head) for head in self.scores.heads]
-        found = [sample for sample in every if sample is not None]
-        if clicks_only:
-            found = [
-                replace(sample, undefined="log of clicks") if sample.population == "exposure" else sample
-                for sample in found
-            ]
+        found = [
+            replace(sample, undefined=reason) if reason and sample.population == "exposure" else sample
+            for sample in every
+            if sample is not None
+        ]
         randomised = self.labels.randomised
         if randomised is not None and bool(np.any(randomised == 1)):
             found += [replace(sample.select(randomised == 1), population="random", censored=0) for sample in found]
         if self.truth is not None and not clicks_only:
-            found += [self._world(head) for head in ("ctr", "cvr", "ctcvr") if head in self.scores.odds]
+            found += [self._world(head, share) for head, share in self._true().items() if head in self.scores.odds]
         return found
 
     def _observed(self, head: str) -> Sample | None:
@@ -197,11 +212,22 @@ class EvaluationRows:
             whole if not on_clicks and not censored else whole.select(inside & ~open_window), censored=censored
         )
 
-    def _world(self, head: str) -> Sample:
-        """Return a head on all exposures with its true probability as soft label: for cvr, `cvr_do`."""
-        assert self.truth is not None
-        label = {"ctr": self.truth.ctr, "cvr": self.truth.cvr_do, "ctcvr": self.truth.ctcvr}[head]
-        return self._sample(head, "world", label)
+    def _true(self) -> dict[str, Floats]:
+        """Return the true probability of each head that has one: of cvr and action given do(click)."""
+        truth = self.truth
+        assert truth is not None
+        known = {
+            "ctr": truth.ctr,
+            "cvr": truth.cvr_do,
+            "ctcvr": truth.ctcvr,
+            "action": truth.action,
+            "ctar": truth.ctar,
+        }
+        return {head: share for head, share in known.items() if share is not None}
+
+    def _world(self, head: str, share: Floats) -> Sample:
+        """Return a head on all exposures with its true probability as soft label."""
+        return self._sample(head, "world", share)
 
     def _sample(self, head: str, population: str, label: NDArray[Any]) -> Sample:
         raw = self.scores.raw.get(head)

@@ -1,4 +1,4 @@
-"""Slices of the evaluated rows: the values of chosen columns, and users or items that training has not seen."""
+"""Slices of the evaluated rows: values of chosen columns, and users, items or pairs that training has not seen."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ MOST_VALUES = 20
 
 
 def slice_masks(rows: EvaluationRows) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield the name behind the bar (``column=value``, ``cold-item``, ``cold-user``) and the mask of each slice."""
+    """Yield the name behind the bar (``column=value``, ``cold-item``, ``new-pair``) and the mask of each slice."""
     for column, values in rows.slices.items():
         codes = group_codes(values)
         counts = np.bincount(codes)
         for code in np.argsort(-counts, kind="stable")[:MOST_VALUES]:
             mask = codes == code
             yield f"{column}={printable(values[np.argmax(mask)])}", mask
-    for name, cold in (("cold-item", rows.cold_item), ("cold-user", rows.cold_user)):
-        if cold is not None:
-            yield name, cold
+    masks = (("cold-item", rows.cold_item), ("cold-user", rows.cold_user), ("new-pair", rows.new_pair))
+    for name, mask in masks:
+        if mask is not None:
+            yield name, mask
 
 
 def left_out(rows: EvaluationRows) -> dict[str, int]:

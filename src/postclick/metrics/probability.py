@@ -13,21 +13,34 @@ from postclick.metrics.bootstrap import Statistic, ratio
 from postclick.metrics.curve import Floats, Label
 from postclick.metrics.estimate import Estimate
 
-__all__ = ["STATISTICS", "brier", "columns", "from_sums", "logloss", "mae", "mean", "ne", "pcoc"]
+__all__ = [
+    "STATISTICS",
+    "brier",
+    "columns",
+    "cross_entropy",
+    "from_sums",
+    "logloss",
+    "mae",
+    "mean",
+    "ne",
+    "pcoc",
+    "sigmoid",
+]
 
 
-def _sigmoid(odds: Floats) -> Floats:
+def sigmoid(odds: Floats) -> Floats:
+    """Return 1 / (1 + exp(-odds)), [B], without overflow."""
     small = np.exp(-np.abs(odds))
     return np.asarray(np.where(odds >= 0, 1.0, small) / (1.0 + small))
 
 
-def _cross_entropy(odds: Floats, label: Floats) -> Floats:
-    """-[p log q + (1 - p) log(1 - q)] = softplus(odds) - p odds; infinite only for a certain score that is wrong."""
+def cross_entropy(odds: Floats, label: Floats) -> Floats:
+    """Return -[p log q + (1 - p) log(1 - q)] = softplus(odds) - p odds; infinite for a certain wrong score."""
     if not bool(np.all(np.isfinite(odds))):
         finite = np.where(np.isfinite(odds), odds, 0.0)
         wrong = ((odds == np.inf) & (label < 1)) | ((odds == -np.inf) & (label > 0))
         certain = np.where(wrong, np.inf, np.where(np.isnan(odds), np.nan, 0.0))
-        return np.where(np.isfinite(odds), _cross_entropy(finite, label), certain)
+        return np.where(np.isfinite(odds), cross_entropy(finite, label), certain)
     # softplus(x) = max(x, 0) + log1p(exp(-|x|)); label * x is taken apart so that large x leaves no rounding
     return np.log1p(np.exp(-np.abs(odds))) + np.where(odds >= 0, (1.0 - label) * odds, -label * odds)
 
@@ -46,8 +59,8 @@ def columns(odds: Floats, label: Label, weight: Floats | None = None) -> Iterato
 
     yield "weight", own
     yield "label", weighted(soft)
-    yield "loss", weighted(_cross_entropy(odds, soft))
-    predicted = _sigmoid(odds)
+    yield "loss", weighted(cross_entropy(odds, soft))
+    predicted = sigmoid(odds)
     yield "prediction", weighted(predicted)
     yield "square", weighted(soft * (1.0 - predicted) ** 2 + (1.0 - soft) * predicted**2)
     yield "error", weighted(np.abs(predicted - soft))

@@ -17,7 +17,9 @@ from postclick.data.audit import UNSEEN_ALERT
 from postclick.data.log import ExposureLog, LogSplit
 from postclick.data.scores import Scores
 from postclick.errors import ConfigError, Finding, InputMissingError, nearest
-from postclick.evaluation import EvaluationResult, EvaluationRows, evaluate
+from postclick.evaluation import EvaluationResult, EvaluationRows, evaluate, expert_use, group_codes, verdicts
+from postclick.metrics.overlap import RELATIVE_FLOOR
+from postclick.models.gates import GateSums
 
 __all__ = ["evaluate_bundle", "judged_rows"]
 
@@ -64,12 +66,15 @@ def evaluate_bundle(
     log = log if isinstance(log, ExposureLog) else ExposureLog(log)
     bundle = Bundle.load(path)
     bundle.require_fit(log)
-    rows, ledger, notes = judged_rows(Scorer(bundle, device), log, split, by)
+    gates = GateSums()
+    rows, ledger, notes = judged_rows(Scorer(bundle, device), log, split, by, gates)
     population = log.schema.population
     found = evaluate(
         rows, seed=seed, population=population, split=split, bundle=bundle.hash, log=log.hash, ledger=ledger
     )
-    result = replace(found, ledger={**found.ledger, "notes": [*found.notes, *notes]})
+    experts = expert_use(gates.totals)
+    notes = [*found.notes, *notes, *verdicts(experts)]
+    result = replace(found, ledger={**found.ledger, "notes": notes}, experts=experts)
     own = log.hash == bundle.header.log and split == "test" and not by
     if own and bundle.path != Path(path):
         files.write_json(Path(path) / EVALUATION, result.to_dict())
@@ -77,9 +82,9 @@ def evaluate_bundle(
 
 
 def judged_rows(
-    scorer: Scorer, log: ExposureLog, split: str, by: Sequence[str] = ()
+    scorer: Scorer, log: ExposureLog, split: str, by: Sequence[str] = (), gates: GateSums | None = None
 ) -> tuple[EvaluationRows, dict[str, Any], list[str]]:
-    """Score a split block by block and join what else is known of its rows.
+    """Score a split block by block and join what else is known of its rows; `gates` takes in those of the system.
 
     Returns
     -------
@@ -91,22 +96,30 @@ def judged_rows(
         fix = f"splits with rows: {', '.join(log.splits) or 'none'}"
         raise InputMissingError(Finding("data.empty", f"the split {split!r} has no rows", str(log.path), fix=fix))
     sliced = _slice_fields(log, by)
-    scores, table_rows = _score_blocks(scorer, part)
+    scores, table_rows = _score_blocks(scorer, part, gates)
     labels = part.labels()
     slices = {name: _slice_values(scorer, name, place, table_rows, labels) for name, place in sliced.items()}
     cold = {role: _cold(log, f"{role}_id", table_rows) for role in ("user", "item")}
-    rows = EvaluationRows(labels, scores, log.truth(split), slices, cold["user"], cold["item"])
+    truth, floor = log.truth(split), _propensity_floor(scorer.bundle)
+    rows = EvaluationRows(
+        labels, scores, truth, slices, cold["user"], cold["item"], _new_pair(log, split, labels), floor
+    )
     ledger, notes = _counted(scorer.bundle, scores, table_rows)
     return rows, ledger, notes
 
 
-def _score_blocks(scorer: Scorer, part: LogSplit) -> tuple[Scores, NDArray[np.int32]]:
+def _propensity_floor(bundle: Bundle) -> float:
+    """Return the smallest propensity to divide by, relative to the click rate of the log the bundle was trained on."""
+    return RELATIVE_FLOOR * bundle.header.log_spec(bundle.schema).ctr
+
+
+def _score_blocks(scorer: Scorer, part: LogSplit, gates: GateSums | None) -> tuple[Scores, NDArray[np.int32]]:
     """Return scores and sparse table rows [B, F] of a whole split."""
     parts: list[Scores] = []
     rows: list[NDArray[np.int32]] = []
     with progress.bar("Scoring", len(part)) as advance:
         for block in part.blocks():
-            parts.append(scorer.score(block.without_labels()))
+            parts.append(scorer.score(block.without_labels(), observe=None if gates is None else gates.add))
             rows.append(block.rows)
             advance(len(block))
     return Scores.concatenate(parts), np.concatenate(rows)
@@ -151,6 +164,25 @@ def _cold(log: ExposureLog, role: str, table_rows: NDArray[np.int32]) -> NDArray
     place = names.index(column)
     mask: NDArray[np.bool_] = table_rows[:, place] == place
     return mask
+
+
+def _new_pair(log: ExposureLog, split: str, labels: Labels) -> NDArray[np.bool_] | None:
+    """Return which rows pair a user with an item that no click of the other splits does; None where none is randomised.
+
+    Under the protocol of rating data a test pair may also have been rated in training.
+    """
+    if labels.randomised is None or not bool(np.any(labels.randomised == 1)):
+        return None
+    if labels.user_id is None or labels.item_id is None:
+        return None
+    others = (block.labels for name in log.splits if name != split for block in log.split(name).blocks())
+    clicked = [part.take(part.click == 1) for part in others if part is not None]
+    users, items = (
+        group_codes(np.concatenate([getattr(part, column) for part in (labels, *clicked)]))
+        for column in ("user_id", "item_id")
+    )
+    pair = users.astype(np.int64) * (int(items.max()) + 1) + items
+    return ~np.isin(pair[: len(labels)], pair[len(labels) :])
 
 
 def _counted(bundle: Bundle, scores: Scores, table_rows: NDArray[np.int32]) -> tuple[dict[str, Any], list[str]]:

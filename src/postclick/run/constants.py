@@ -14,7 +14,7 @@ from postclick.errors import DataError, Finding
 __all__ = ["constant_heads"]
 
 _NAMES = {"ctr": ("click", "exposures"), "cvr": ("conversion", "clicks"), "ctcvr": ("conversion", "exposures")}
-_NAMES["action"] = ("action", "clicks")
+_NAMES |= {"action": ("action", "clicks"), "ctar": ("action", "exposures")}
 
 
 def constant_heads(
@@ -27,7 +27,8 @@ def constant_heads(
     labels
         Of the training split.
     heads
-        The system's heads: ``head`` or ``derived``. Where cvr is derived, ctcvr is judged in its place.
+        The system's heads: ``head`` or ``derived``. Where cvr is derived, ctcvr is judged in its place, and ctar where
+        action is.
     population
         With ``click`` every row is a click by definition: ctr is the constant, and that is no fault.
     allow
@@ -39,8 +40,8 @@ def constant_heads(
         ``data.single_class``, one finding a head, unless `allow`.
     """
     judged = ["ctr", "cvr" if heads.get("cvr") == "head" else "ctcvr"]
-    if heads.get("action") == "head":
-        judged.append("action")
+    if "action" in heads or "ctar" in heads:
+        judged.append("action" if heads.get("action") == "head" else "ctar")
     found = {head: _count(head, labels) for head in judged}
     constants = {head: count for head, count in found.items() if count.positives in (0, count.rows)}
     refused = [head for head in constants if not (head == "ctr" and population == "click")]
@@ -51,8 +52,10 @@ def constant_heads(
 
 def _count(head: str, labels: Labels) -> Constant:
     label: NDArray[np.int8] = labels.click if head == "ctr" else labels.conversion
-    if head == "action":
+    if head in ("action", "ctar"):
         label = labels.action if labels.action is not None else np.full(len(labels), CENSORED, np.int8)
+        # without a click an action is none: the label is click times action
+        label = np.where(labels.click == 1, label, np.minimum(label, np.int8(0)))
     known = label != CENSORED
     if head in ("cvr", "action"):
         known &= labels.click == 1

@@ -17,7 +17,7 @@ import pyarrow.csv as arrow_csv
 from postclick.errors import DataError, Finding, PostclickError
 from postclick.schema.csv_stream import CsvStream, QuoteCheck, line_of, long_line
 
-__all__ = ["BLOCK_BYTES", "CsvLayout", "csv_error", "csv_head", "csv_layout", "open_csv"]
+__all__ = ["BLOCK_BYTES", "CsvLayout", "CutEnd", "csv_error", "csv_head", "csv_layout", "open_csv"]
 
 BLOCK_BYTES = 4 << 20
 """Bytes parsed at once; a row that is longer is refused."""
@@ -47,6 +47,34 @@ class CsvLayout:
     names: tuple[str, ...]
     records: tuple[tuple[str, ...], ...] = ()
     header_lines: int = 1
+
+
+class CutEnd:
+    """Lets a file end in the middle of its last line, as the head of a log does; the parser asks it of ragged rows."""
+
+    def __init__(self) -> None:
+        self.row: Any = None
+        """The first row with too few cells, as Arrow describes it; None while every row is whole."""
+
+    def __call__(self, row: Any) -> str:
+        """Pass over the first row with too few cells; whether it was the last one is for the reader to say."""
+        if self.row is not None or row.actual_columns > row.expected_columns:
+            return "error"
+        self.row = row
+        return "skip"
+
+    def refuse_unless_last(self, records: int) -> None:
+        """Raise what Arrow would have raised, where more records followed.
+
+        Parameters
+        ----------
+        records
+            Whole records read, those before the first one included.
+        """
+        row = self.row
+        if row is not None and row.number != records + 1:
+            what = f"Expected {row.expected_columns} columns, got {row.actual_columns}: {row.text}"
+            raise pa.ArrowInvalid(f"CSV parse error: Row #{row.number}: {what}")
 
 
 def csv_layout(path: Path, wanted: Iterable[str] = ()) -> CsvLayout:
@@ -178,6 +206,7 @@ def open_csv(
     types: dict[str, pa.DataType],
     missing: Sequence[str] | None = None,
     span: tuple[int, int | None] = (0, None),
+    cut_end: CutEnd | None = None,
 ) -> arrow_csv.CSVStreamingReader:
     """Open a CSV for streaming; its columns are called by their position, for a header may name one twice.
 
@@ -195,10 +224,12 @@ def open_csv(
         Words that stand for no value; None keeps Arrow's.
     span
         First byte and end of the whole records to read; the lines to skip are in it where it starts the file.
+    cut_end
+        Passes over a last line that is cut off; None refuses it as any ragged row.
     """
     skip = 0 if span[0] else skip
     read = arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=list(types), skip_rows=skip)
-    parse = arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    parse = arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=cut_end)
     kept = {place: kind for place, kind in types.items() if not pa.types.is_null(kind)}
     convert = arrow_csv.ConvertOptions(
         column_types=kept,
@@ -210,7 +241,7 @@ def open_csv(
     return arrow_csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert)
 
 
-def csv_head(path: Path, rows: int, names: Sequence[str] | None = None) -> pa.Table:
+def csv_head(path: Path, rows: int, names: Sequence[str] | None = None, cut_end: CutEnd | None = None) -> pa.Table:
     """Return the first rows of a CSV, every cell as text.
 
     Parameters
@@ -221,6 +252,8 @@ def csv_head(path: Path, rows: int, names: Sequence[str] | None = None) -> pa.Ta
         How many rows at most.
     names
         Column names where the file has no header.
+    cut_end
+        As for `open_csv`.
     """
     layout = csv_layout(path, names or ())
     columns = list(names or layout.names)
@@ -232,7 +265,7 @@ def csv_head(path: Path, rows: int, names: Sequence[str] | None = None) -> pa.Ta
     types = {str(place): pa.string() for place in range(len(columns))}
     taken: list[pa.RecordBatch] = []
     try:
-        with open_csv(path, path.name, layout.delimiter, skip, types) as reader:
+        with open_csv(path, path.name, layout.delimiter, skip, types, cut_end=cut_end) as reader:
             for batch in reader:
                 taken.append(batch.slice(0, rows - sum(part.num_rows for part in taken)))
                 if sum(part.num_rows for part in taken) >= rows:

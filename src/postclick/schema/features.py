@@ -83,23 +83,28 @@ class SequenceFeature:
     weights
         Column of weights, one a value, or None for weight 1.
     pooling
-        ``mean`` divides the weighted sum by the sum of weights, ``sum`` does not.
+        ``mean`` divides the weighted sum by the sum of weights, ``sum`` does not. ``target-attention`` weights each
+        value by how it fits `target`, as learned.
     max_length
         Later values are cut off and counted in the value ledger.
     separator
         Splits a text column into values; None where the column holds lists.
+    target
+        With ``target-attention``: the sparse feature that the values are held against. None takes the column of
+        `Columns.item_id` where that is a sparse feature.
     """
 
     name: str
     side: Side = "context"
     weights: str | None = None
-    pooling: Literal["mean", "sum"] = "mean"
+    pooling: Literal["mean", "sum", "target-attention"] = "mean"
     max_length: int = 50
     separator: str | None = None
     min_count: int | None = None
     hash_buckets: int | None = None
     expected_values: int | None = None
     serving: Serving = "given"
+    target: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from postclick.errors import DataError, Finding, InputMissingError, PostclickError, nearest
-from postclick.schema.csv_text import csv_head
+from postclick.schema.csv_text import CutEnd, csv_head
 from postclick.schema.parquet_files import open_parquet, parquet_batches
 
 __all__ = [
@@ -165,7 +165,7 @@ def typed(table: pa.Table) -> pa.Table:
     return pa.table(columns, names=table.column_names)
 
 
-def head(path: Path, rows: int, names: Sequence[str] | None = None) -> pa.Table:
+def head(path: Path, rows: int, names: Sequence[str] | None = None, *, cut_end: bool = False) -> pa.Table:
     """Return the first rows of a file: CSV cells as text, other formats as they are.
 
     Parameters
@@ -176,11 +176,13 @@ def head(path: Path, rows: int, names: Sequence[str] | None = None) -> pa.Table:
         How many rows at most.
     names
         Column names of a CSV without a header.
+    cut_end
+        Pass over a CSV line with too few cells: it may be the last one, cut off.
     """
     kind = raw_format(path)
     try:
         if kind == "csv":
-            return csv_head(path, rows, names)
+            return csv_head(path, rows, names, CutEnd() if cut_end else None)
         if kind == "parquet":
             with open_parquet(path, path.name) as file:
                 schema = file.schema_arrow

@@ -111,7 +111,7 @@ class Schema:
     Raises
     ------
     SchemaError
-        Duplicate features, a label used as feature, no feature at all: all reported together.
+        Duplicate features, a label used as feature, no feature at all, a target that is none: all reported together.
     """
 
     features: tuple[Feature, ...]
@@ -150,6 +150,15 @@ class Schema:
     def fields(self) -> tuple[SparseFeature | SequenceFeature, ...]:
         """The features that own rows of the fused table, sparse ones first; field f's unknown row is f."""
         return (*self.sparse, *self.sequences)
+
+    @property
+    def targets(self) -> tuple[int | None, ...]:
+        """One a sequence feature: the place in `sparse` of what its values are held against; None without attention."""
+        places = {feature.name: place for place, feature in enumerate(self.sparse)}
+        return tuple(
+            places[_target(self, feature) or ""] if feature.pooling == "target-attention" else None
+            for feature in self.sequences
+        )
 
     def raw_columns(self) -> tuple[str, ...]:
         """Return every column name that a source must deliver, once each."""
@@ -289,4 +298,29 @@ def _problems(schema: Schema) -> list[Finding]:
         if role in roles and roles[role] in names:
             what = f"{roles[role]!r} is the {role} and cannot be a feature"
             problems.append(Finding("data.leakage", what, "schema.feature", fix="drop the feature"))
-    return problems
+    return problems + [problem for item in schema.sequences if (problem := _target_problem(schema, item))]
+
+
+def _target(schema: Schema, feature: SequenceFeature) -> str | None:
+    return feature.target or schema.columns.item_id
+
+
+def _target_problem(schema: Schema, feature: SequenceFeature) -> Finding | None:
+    where = f"schema.feature.{feature.name}.target"
+    if feature.pooling != "target-attention":
+        if feature.target is None:
+            return None
+        what = f"pooling {feature.pooling!r} has no target"
+        return Finding("schema.target", what, where, fix="pooling = 'target-attention', or drop the target")
+    known = [item.name for item in schema.sparse]
+    target = _target(schema, feature)
+    if target in known:
+        return None
+    if feature.target is None:
+        held = "there is no item_id" if target is None else f"item_id {target!r} is no sparse feature"
+        what = f"target attention needs a sparse feature to hold the values against: no target is named, and {held}"
+        names = f" (one of {', '.join(known[:8])})" if known else ""
+        return Finding("schema.target", what, where, fix=f"target = the name of the candidate's sparse feature{names}")
+    near = nearest(feature.target, known)
+    fix = f"did you mean {near!r}?" if near else f"sparse features: {', '.join(known[:8]) or 'none'}"
+    return Finding("schema.target", f"{feature.target!r} is no sparse feature", where, fix=fix)

@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 from postclick.binding import Argument
 from postclick.errors import ConfigError, Finding
 
-__all__ = ["SAFE_TO_CHANGE", "L2Mode", "TableOptimiserName", "TrainingConfig"]
+__all__ = ["SAFE_TO_CHANGE", "BalanceName", "L2Mode", "TableOptimiserName", "TrainingConfig"]
 
 TableOptimiserName = Literal["lazy_rmsprop", "lazy_adam", "rowwise_adagrad", "exact_adam"]
 L2Mode = Literal["none", "batch_rows", "coupled_dense"]
+BalanceName = Literal["fixed", "uncertainty", "gradnorm", "pcgrad"]
 
 SAFE_TO_CHANGE = frozenset({"max_epochs", "patience", "min_delta", "checkpoint_steps", "threads"})
 """Settings that may differ when a run is resumed, where the user names them: they do not alter a step already taken."""
@@ -46,6 +47,18 @@ class TrainingConfig:
     id_dropout: Annotated[
         float, Argument("share of ids replaced by their field's unknown row, which so is trained", low=0.0, high=0.1)
     ] = 0.01
+    balance: Annotated[
+        BalanceName,
+        Argument(
+            "how the terms of the loss are joined: fixed is their sum; gradnorm and pcgrad need shared dense layers"
+        ),
+    ] = "fixed"
+    gradnorm_alpha: Annotated[
+        float, Argument("gradnorm: how hard a term that lags behind is pulled; 0: equal norms", low=0.0, high=3.0)
+    ] = 1.5
+    gradnorm_learning_rate: Annotated[float, Argument("gradnorm: step size of the weights", low=1e-3, high=1e-1)] = (
+        0.025
+    )
     patience: Annotated[int | None, Argument("checks without improvement before training stops; off: never")] = 6
     checks_per_epoch: Annotated[int, Argument("validation checks an epoch; the last one is at its end")] = 4
     stop_on: Annotated[
@@ -72,6 +85,8 @@ class TrainingConfig:
                 "above 0, or off",
             ),
             ("l2", 0.0 <= self.l2 < float("inf"), "at least 0"),
+            ("gradnorm_alpha", 0.0 <= self.gradnorm_alpha < float("inf"), "at least 0"),
+            ("gradnorm_learning_rate", 0.0 < self.gradnorm_learning_rate < float("inf"), "above 0"),
             ("id_dropout", 0.0 <= self.id_dropout < 1.0, "at least 0 and below 1"),
             ("patience", self.patience is None or self.patience >= 1, "at least 1, or off"),
             ("checks_per_epoch", self.checks_per_epoch >= 1, "at least 1"),

@@ -119,7 +119,7 @@ def train(
     TrainingError
         ``train.non_finite``: a loss or gradient is NaN or infinite; names epoch, step and exposure ids.
     ConfigError
-        ``ckpt.incompatible``, or a loss to watch that the system has not.
+        ``ckpt.incompatible``, or a loss to watch that the system has not, or a balance it has no parameters for.
     DataError
         ``ckpt.corrupt``: no checkpoint is whole.
     """
@@ -154,7 +154,7 @@ class _Session:
         self.valid = _validation_rows(log)
         self.state = TrainingState(
             model,
-            TrainingStep(model, config),
+            TrainingStep(model, config, seed),
             EarlyStopping(config.patience, config.min_delta),
             TouchedRows(model.spec.table_rows),
         )

@@ -44,12 +44,20 @@ class PhaseOptimiser:
         The system's embedding tables.
     config
         Settings.
+    regularised
+        Dense parameters that L2 in the mode ``batch_rows`` falls on, too.
     whole
         Whether the phase moves every parameter of the system (then gradients need no selection).
     """
 
     def __init__(
-        self, phase: Phase, tables: Iterable[nn.Parameter], config: TrainingConfig, *, whole: bool = False
+        self,
+        phase: Phase,
+        tables: Iterable[nn.Parameter],
+        config: TrainingConfig,
+        *,
+        regularised: Iterable[nn.Parameter] = (),
+        whole: bool = False,
     ) -> None:
         known = {id(table) for table in tables}
         moving = [parameter for parameter in phase.parameters if parameter.requires_grad]
@@ -58,6 +66,8 @@ class PhaseOptimiser:
         self.batch_l2 = config.batch_l2
         self.dense = [parameter for parameter in moving if id(parameter) not in known]
         self.tables = [parameter for parameter in moving if id(parameter) in known]
+        held = {id(parameter) for parameter in regularised}
+        self.regularised = [parameter for parameter in self.dense if id(parameter) in held] if self.batch_l2 else []
         self.adam = AdamState(list(self.dense), config.learning_rate, config.weight_decay)
         self.table_optimisers = [_table_optimiser(table, config) for table in self.tables]
         self._rows: list[RowGradient | None] = []
@@ -79,6 +89,9 @@ class PhaseOptimiser:
     @torch.no_grad()
     def step(self) -> None:
         """Move the parameters by the gradients of the last `backward`."""
+        for parameter in self.regularised:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter, alpha=self.batch_l2)
         self.adam.move([parameter.grad for parameter in self.dense])
         for optimiser, rows in zip(self.table_optimisers, self._rows, strict=True):
             if rows is not None:
@@ -105,8 +118,14 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def phase_optimisers(model: ConversionModel, config: TrainingConfig) -> list[PhaseOptimiser]:
     """Return one optimiser a phase of `model`, in the order of its phases."""
     every = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    tables = list(model.tables())
+    tables, regularised = list(model.tables()), model.regularised_parameters()
     return [
-        PhaseOptimiser(phase, tables, config, whole=every <= {id(parameter) for parameter in phase.parameters})
+        PhaseOptimiser(
+            phase,
+            tables,
+            config,
+            regularised=regularised,
+            whole=every <= {id(parameter) for parameter in phase.parameters},
+        )
         for phase in model.phases()
     ]

@@ -37,7 +37,7 @@ class TrainingState:
     Parameters
     ----------
     model, step, stopping, touched
-        Weights and buffers; optimisers and running sums; early stopping; table rows seen.
+        Weights and buffers; optimisers, learned loss weights and running sums; early stopping; table rows seen.
     counters
         Where training stands.
     history
@@ -75,6 +75,9 @@ class TrainingState:
         named |= {f"best.{name}": tensor for name, tensor in (self.best or {}).items()}
         for index, optimiser in enumerate(self.step.optimisers):
             named |= {f"phase{index}.{name}": tensor for name, tensor in optimiser.state().items()}
+        for index, balancer in enumerate(self.step.balancers):
+            if balancer is not None:
+                named |= {f"balance{index}.{name}": tensor for name, tensor in balancer.state().items()}
         named |= {f"sum.{name}": tensor for name, tensor in self.step.sums.items()}
         named["touched"] = torch.from_numpy(self.touched.mask)
         named |= {f"random.{device}": state for device, state in _random_states().items()}
@@ -97,6 +100,9 @@ class TrainingState:
         self.best = {name: tensor.to(device) for name, tensor in best.items()} or None
         for index, optimiser in enumerate(self.step.optimisers):
             optimiser.load(_below(tensors, f"phase{index}."))
+        for index, balancer in enumerate(self.step.balancers):
+            if balancer is not None:
+                balancer.load(_below(tensors, f"balance{index}."))
         self.step.sums = {name: tensor.to(device) for name, tensor in _below(tensors, "sum.").items()}
         self.step.steps_summed = int(counts["steps_summed"])
         self.touched.mask[:] = tensors["touched"].numpy()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from postclick.models.base import Batch, ConversionModel, Losses, Phase
+from postclick.training.balancing import balancers
 from postclick.training.config import TrainingConfig
 from postclick.training.optimisers import phase_optimisers
 
@@ -21,7 +22,8 @@ class TrainingStep:
     """Takes a batch, moves the parameters, and adds terms and diagnostics to running sums.
 
     Each phase has its own forward pass, so a second phase sees what the first one moved (alternating updates); a
-    system of one phase, the usual case, has one forward pass. A loss or gradient that is not finite moves nothing.
+    system of one phase, the usual case, has one forward pass. A loss or gradient that is not finite moves nothing. The
+    terms of a phase are summed, or joined by what ``config.balance`` names where there is more than one.
 
     Parameters
     ----------
@@ -29,11 +31,19 @@ class TrainingStep:
         A system, on its device; its phases are read once.
     config
         Settings.
+    seed
+        Of the training, for what a balancer draws.
+
+    Raises
+    ------
+    ConfigError
+        ``config.combination``: the balance needs shared dense parameters, and the system has none.
     """
 
-    def __init__(self, model: ConversionModel, config: TrainingConfig) -> None:
+    def __init__(self, model: ConversionModel, config: TrainingConfig, seed: int = 0) -> None:
         self.model = model
         self.optimisers = phase_optimisers(model, config)
+        self.balancers = balancers(model, self.optimisers, config, seed)
         self.sums: dict[str, Tensor] = {}
         self.steps_summed = 0
         self._device = next(model.parameters()).device
@@ -47,16 +57,24 @@ class TrainingStep:
         for index, optimiser in enumerate(self.optimisers):
             losses = self.model.loss(self.model(batch), batch)
             chosen = _terms(losses, optimiser.phase)
+            balancer = self.balancers[index] if len(chosen) > 1 else None
             total = torch.stack([*chosen.values()]).sum() if len(chosen) > 1 else next(iter(chosen.values()))
-            norm = optimiser.backward(total)
+            norm = optimiser.backward(total) if balancer is None else balancer.backward(chosen, optimiser, step)
             if not self._finite(total.detach() + norm, step):
                 return False
             optimiser.step()
+            if balancer is not None:
+                balancer.step()
+                self._add("diagnostic", {self._label(index, key): each for key, each in balancer.diagnostics().items()})
             self._add("term", losses.terms if index == 0 and not optimiser.phase.terms else chosen)
             if index == 0:
                 self._add("diagnostic", losses.diagnostics)
         self.steps_summed += 1
         return True
+
+    def _label(self, phase: int, name: str) -> str:
+        """Return the name of a balancer's diagnostic; two phases may have a term in common."""
+        return f"balance/{name}" if len(self.optimisers) == 1 else f"balance/{self.optimisers[phase].phase.name}/{name}"
 
     def _finite(self, value: Tensor, step: int) -> bool:
         if self._device.type == "cpu":

@@ -39,7 +39,7 @@ def world(path: Path, schema: Schema) -> Path:
 
 
 def test_the_table_of_sources():
-    assert list(SOURCES) == ["tabular", "ali-ccp", "aliexpress", "coat", "kuairec", "yahoo-r3"]
+    assert list(SOURCES) == ["tabular", "ali-ccp", "aliexpress", "coat", "kuairec", "yahoo-r3", "rees46"]
 
 
 def test_frames_are_tabular_and_inferred():
@@ -101,21 +101,6 @@ def test_scoring_a_frame_without_labels():
     schema = Schema((SparseFeature("user_id"),), Columns(user_id="user_id"))
     source = open_source({"user_id": [1, 2]}, schema=schema, labels=False)
     assert read(source).column_names == ["user_id"]
-
-
-@pytest.mark.data
-@real
-def test_real_coat():
-    source = open_source(DATA / "coat")
-    assert source.protocol.source == "coat"
-    train, test = read(source, "train"), read(source, "test")
-    assert (len(train), len(test)) == (6_960, 4_640)
-    assert set(train["user_id"].value_counts().field("counts").to_pylist()) == {24}
-    assert set(test["user_id"].value_counts().field("counts").to_pylist()) == {16}
-    assert train["user_age"].null_count == test["item_color"].null_count == 0
-    ratings = np.loadtxt(DATA / "coat" / "train.ascii")
-    assert sum(train["conversion"].to_pylist()) == (ratings >= 3).sum()
-    assert sum(read(open_source(DATA / "coat", threshold=4), "train")["conversion"].to_pylist()) == (ratings >= 4).sum()
 
 
 @pytest.mark.data

@@ -12,6 +12,7 @@ from postclick.data.sources.aliexpress import open_aliexpress
 from postclick.data.sources.base import Piece, Source, SourceBatch, SourceProtocol, ValueCounts
 from postclick.data.sources.inputs import Inputs
 from postclick.data.sources.ratings import RatingsSource
+from postclick.data.sources.rees46 import Rees46Source
 from postclick.data.sources.tabular import TabularSource
 from postclick.schema import Schema
 
@@ -32,12 +33,15 @@ class Options:
         A rating at or over it is a conversion, for ratings.
     labels
         False: funnel columns may be missing (scoring).
+    propensity
+        Which estimate of P(rated) is the logged propensity, for ratings; None logs none.
     """
 
     schema: Schema | None = None
     fields: str = "aitm"
     threshold: float | None = None
     labels: bool = True
+    propensity: str | None = None
 
 
 Opener: TypeAlias = Callable[[Inputs, Options], Source]
@@ -56,7 +60,13 @@ def _aliexpress(inputs: Inputs, options: Options) -> Source:
 
 
 def _ratings(key: str, inputs: Inputs, options: Options) -> Source:
-    return RatingsSource.open(key, inputs, schema=options.schema, threshold=options.threshold)
+    return RatingsSource.open(
+        key, inputs, schema=options.schema, threshold=options.threshold, propensity=options.propensity
+    )
+
+
+def _rees46(inputs: Inputs, options: Options) -> Source:
+    return Rees46Source.open(inputs, schema=options.schema)
 
 
 SOURCES: dict[str, Opener] = {
@@ -66,4 +76,5 @@ SOURCES: dict[str, Opener] = {
     "coat": partial(_ratings, "coat"),
     "kuairec": partial(_ratings, "kuairec"),
     "yahoo-r3": partial(_ratings, "yahoo-r3"),
+    "rees46": _rees46,
 }

@@ -101,12 +101,15 @@ class SourceBatch:
     values
         A field's values that the source read but did not hand on (`kept` is 0 here); adding the counts of the values in
         `table` gives the field's totals, so in = kept + truncated + replaced + rejected holds before and after.
+    filtered
+        Rule of the source -> rows that it left out beside those of `table`.
     """
 
     table: pa.RecordBatch
     label: str
     first_row: int
     values: Mapping[str, ValueCounts] = field(default_factory=dict)
+    filtered: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

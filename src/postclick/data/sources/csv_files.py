@@ -18,7 +18,7 @@ from postclick.data.sources.inputs import RawFile, is_csv
 from postclick.errors import DataError, Finding
 from postclick.schema import DenseFeature, Schema, SequenceFeature, SparseFeature
 from postclick.schema.csv_stream import line_of
-from postclick.schema.csv_text import CsvLayout, csv_error, csv_layout, open_csv
+from postclick.schema.csv_text import CsvLayout, CutEnd, csv_error, csv_layout, open_csv
 from postclick.schema.sampling import MISSING_WORDS, TextKind, without_zone
 
 __all__ = ["CsvPlan", "csv_batches", "csv_plans", "file_order"]
@@ -114,12 +114,18 @@ def _column_purposes(schema: Schema) -> dict[str, Purpose]:
 
 
 def csv_batches(
-    file: RawFile, plan: CsvPlan, schema: Schema, kinds: Mapping[str, TextKind], part: CsvRange = _WHOLE
+    file: RawFile,
+    plan: CsvPlan,
+    schema: Schema,
+    kinds: Mapping[str, TextKind],
+    part: CsvRange = _WHOLE,
+    cut_end: CutEnd | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Stream the columns of a CSV, or of a part of it, that a schema names.
 
     Ids are int64 where the sample of all files held whole numbers only, else text (never a float, so 2^53 + 1 stays
     exact); dense features and weights float64; labels numbers where every one is a number; times numbers or timestamps.
+    A last line that is cut off is passed over, and remembered, where `cut_end` is given.
 
     Raises
     ------
@@ -140,7 +146,7 @@ def csv_batches(
     row, span = part.first_row, (part.start, part.end)
     assert file.path is not None
     try:
-        with open_csv(file.path, file.label, plan.delimiter, plan.skip, types, MISSING_WORDS, span) as reader:
+        with open_csv(file.path, file.label, plan.delimiter, plan.skip, types, MISSING_WORDS, span, cut_end) as reader:
             for batch in reader:
                 with placed(file.label, row):
                     columns = [
@@ -149,6 +155,8 @@ def csv_batches(
                     ]
                 yield pa.RecordBatch.from_arrays(columns, names=places)
                 row += batch.num_rows
+        if cut_end is not None:
+            cut_end.refuse_unless_last(row - part.first_row + (0 if part.start else plan.skip))
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             return

@@ -8,7 +8,8 @@ from typing import Any
 
 from postclick.data.sources import SOURCES, Options, Source
 from postclick.data.sources.inputs import Inputs, as_items
-from postclick.data.sources.ratings import RATING_LAYOUTS
+from postclick.data.sources.rating_files import RATING_LAYOUTS
+from postclick.data.sources.rees46 import holds_events
 from postclick.errors import ConfigError, DataError, Finding, nearest
 from postclick.files import MANIFEST, read_manifest
 from postclick.schema import Schema
@@ -27,6 +28,7 @@ def open_source(
     fields: str = "aitm",
     threshold: float | None = None,
     labels: bool = True,
+    propensity: str | None = None,
 ) -> Source:
     """Open raw data.
 
@@ -37,7 +39,7 @@ def open_source(
         Arrow tables, dicts of arrays.
     key
         Source key (`SOURCES`); None finds it out: raw Ali-CCP and the rating data sets by the names of their files,
-        everything else is tabular.
+        REES46 events by the names of their columns, everything else is tabular.
     train, valid, test
         The same, by role; the source is then split by its provider.
     schema
@@ -48,6 +50,8 @@ def open_source(
         For ratings; None takes the literature's.
     labels
         False: funnel columns may be missing, and are delivered where they are there (scoring).
+    propensity
+        For ratings: ``popularity``, ``logistic`` or ``naive-bayes`` as the logged propensity; None logs none.
 
     Raises
     ------
@@ -56,7 +60,8 @@ def open_source(
     DataError
         ``data.schema_mismatch``, ``data.csv``, ``data.text``, ``data.corrupt_file`` (exit 65).
     ConfigError
-        ``config.value``: an unknown key, a threshold for a source without ratings, inputs of several sources.
+        ``config.value``: an unknown key, a threshold or propensity for a source without ratings, inputs of several
+        sources.
     """
     inputs = Inputs(as_items(src), as_items(train), as_items(valid), as_items(test))
     if inputs.src and inputs.has_roles:
@@ -67,12 +72,17 @@ def open_source(
         near = nearest(key, SOURCES)
         fix = f"did you mean {near!r}?" if near else f"known sources: {', '.join(SOURCES)}"
         raise ConfigError(Finding("config.value", f"there is no source {key!r}", "source", fix=fix))
-    if threshold is not None and key not in RATING_LAYOUTS:
-        what = f"the source {key} has no ratings, so no threshold"
-        raise ConfigError(Finding("config.value", what, "threshold", fix=f"it concerns {', '.join(RATING_LAYOUTS)}"))
+    if key not in RATING_LAYOUTS:
+        fix = f"it concerns {', '.join(RATING_LAYOUTS)}"
+        idle = [name for name, given in (("threshold", threshold), ("propensity", propensity)) if given is not None]
+        problems = [
+            Finding("config.value", f"the source {key} has no ratings, so no {name}", name, fix=fix) for name in idle
+        ]
+        if problems:
+            raise ConfigError(*problems)
     if schema is None and key == "tabular":
         schema = _world_schema(inputs)
-    return SOURCES[key](inputs, Options(schema, fields, threshold, labels))
+    return SOURCES[key](inputs, Options(schema, fields, threshold, labels, propensity))
 
 
 def detect(inputs: Inputs) -> str:
@@ -96,13 +106,17 @@ def _detect_one(path: Path) -> str:
         return "ali-ccp"
     if {"train.ascii", "test.ascii"} & names:
         return "coat"
+    if {"big_matrix.csv", "small_matrix.csv"} & names:
+        return "kuairec"
     if any(name.startswith("ydata-ymusic-rating-study") for name in names):
         return "yahoo-r3"
     ratings = {"random.txt", "random.txt.gz", "user.txt", "user.txt.gz"} & names
     if any(name.startswith("user.") for name in ratings):
         what = "user.txt may be KuaiRec's or Yahoo! R3's"
         raise ConfigError(Finding("config.value", what, str(path), fix="name --source kuairec or --source yahoo-r3"))
-    return "kuairec" if ratings else "tabular"
+    if ratings:
+        return "kuairec"
+    return "rees46" if MANIFEST not in names and holds_events(path) else "tabular"
 
 
 def _world_schema(inputs: Inputs) -> Schema | None:

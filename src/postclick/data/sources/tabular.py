@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from postclick.data.fingerprint import FileMark, check_unchanged, marks_of
-from postclick.data.sources.base import Piece, SourceBatch, SourceProtocol
+from postclick.data.sources.base import Piece, SourceBatch, SourceProtocol, ValueCounts
 from postclick.data.sources.csv_files import CsvPlan, csv_batches, csv_plans
 from postclick.data.sources.csv_ranges import CsvRange, csv_ranges
 from postclick.data.sources.differences import clock_notes, compared, drifted, ignored_columns
@@ -19,6 +19,7 @@ from postclick.data.sources.inputs import Inputs, RawFile, is_csv, raw_inputs
 from postclick.errors import DataError, Finding, InputMissingError
 from postclick.schema import Schema
 from postclick.schema.check import check_columns
+from postclick.schema.csv_text import CutEnd
 from postclick.schema.inference import propose
 from postclick.schema.parquet_files import parquet_batches, reading
 from postclick.schema.parquet_footer import read_footer
@@ -34,9 +35,11 @@ from postclick.schema.sampling import (
     typed,
 )
 
-__all__ = ["BATCH_ROWS", "TabularSource"]
+__all__ = ["BATCH_ROWS", "CUT_LINES", "TabularSource"]
 
 BATCH_ROWS = 65_536
+CUT_LINES = "cut lines"
+"""In `SourceBatch.values`: a last line that was cut off, rejected."""
 _PIECE_ROWS = 250_000
 _SAMPLE_ROWS = 20_000
 _LATER_SAMPLE_ROWS = 1_000
@@ -58,6 +61,8 @@ class TabularSource:
         Column -> what its text is in all CSV files sampled: ids are int64 only where every one is a whole number.
     marks
         Path -> what the file looked like before its first rows were looked at (D08).
+    cut_ends
+        A CSV may end in the middle of its last line, which is then counted as `CUT_LINES`; else that is refused.
     """
 
     protocol: SourceProtocol
@@ -66,6 +71,7 @@ class TabularSource:
     csv: Mapping[str, CsvPlan] = field(default_factory=dict)
     kinds: Mapping[str, TextKind] = field(default_factory=dict)
     marks: Mapping[str, FileMark] = field(default_factory=dict, repr=False)
+    cut_ends: bool = False
 
     @classmethod
     def open(
@@ -75,6 +81,7 @@ class TabularSource:
         schema: Schema | None = None,
         labels: bool = True,
         protocol: SourceProtocol | None = None,
+        cut_ends: bool = False,
     ) -> TabularSource:
         """Look at every file's names and first rows; check them all against the schema, or infer one.
 
@@ -88,6 +95,8 @@ class TabularSource:
             False: funnel columns may be missing (scoring).
         protocol
             What a source of fixed format declares.
+        cut_ends
+            A CSV may end in the middle of its last line.
 
         Raises
         ------
@@ -99,7 +108,7 @@ class TabularSource:
         files = raw_inputs(inputs)
         marks = marks_of(str(file.path) for file in files if file.path is not None)
         csv, notes = csv_plans(files, schema)
-        samples = _samples(files, csv)
+        samples = _samples(files, csv, cut_ends=cut_ends)
         if not any(len(sample) for sample in samples):
             where = ", ".join(file.label for file in files[:3])
             raise InputMissingError(Finding("data.empty", "no row at all", where, fix="pass files with rows"))
@@ -109,7 +118,7 @@ class TabularSource:
         declared = protocol or SourceProtocol("tabular")
         notes += [*ignored_columns(schema, files, samples), *clock_notes(schema, samples, kinds)]
         declared = replace(declared, provider_split=inputs.has_roles, notes=(*declared.notes, *notes))
-        return cls(declared, schema, tuple(files), csv, kinds, marks)
+        return cls(declared, schema, tuple(files), csv, kinds, marks, cut_ends)
 
     def pieces(self) -> list[Piece]:
         """Ranges of a CSV, row groups of a Parquet file some together; one piece an IPC file or table."""
@@ -142,25 +151,33 @@ class TabularSource:
         index, groups, row = piece.payload
         file = self.files[index]
         wanted = self.schema.raw_columns()
-        for batch in self._batches(file, groups, wanted):
+        cut_end = CutEnd() if self.cut_ends else None
+        for batch in self._batches(file, groups, wanted, cut_end):
             present = [name for name in wanted if name in batch.schema.names]
             chosen = batch.select(present)
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 part = chosen.slice(start, BATCH_ROWS)
                 yield SourceBatch(part, file.label, row)
                 row += part.num_rows
+        if cut_end is not None and cut_end.row is not None:
+            nothing = pa.RecordBatch.from_pydict({name: pa.array([], pa.null()) for name in wanted})
+            yield SourceBatch(nothing, file.label, row, {CUT_LINES: ValueCounts(read=1, rejected=1)})
 
     def _batches(
-        self, file: RawFile, groups: tuple[int, ...] | CsvRange | None, names: tuple[str, ...]
+        self,
+        file: RawFile,
+        groups: tuple[int, ...] | CsvRange | None,
+        names: tuple[str, ...],
+        cut_end: CutEnd | None,
     ) -> Iterator[pa.RecordBatch]:
         if file.path is None:
             return iter(file.table.to_batches(max_chunksize=BATCH_ROWS))
         if isinstance(groups, CsvRange):
-            return csv_batches(file, self.csv[file.label], self.schema, self.kinds, groups)
+            return csv_batches(file, self.csv[file.label], self.schema, self.kinds, groups, cut_end)
         return _columnar_batches(file, groups, names)
 
 
-def _samples(files: Sequence[RawFile], csv: Mapping[str, CsvPlan]) -> list[pa.Table]:
+def _samples(files: Sequence[RawFile], csv: Mapping[str, CsvPlan], *, cut_ends: bool = False) -> list[pa.Table]:
     """Return the first rows of every file; many of the first file of each role, fewer of the others."""
     seen: set[str | None] = set()
     samples = []
@@ -170,7 +187,8 @@ def _samples(files: Sequence[RawFile], csv: Mapping[str, CsvPlan]) -> list[pa.Ta
             sample = file.table.slice(0, rows)
         else:
             plan = csv.get(file.label)
-            sample = head(file.path, rows, plan.names if plan is not None and plan.skip == 0 and plan.names else None)
+            names = plan.names if plan is not None and plan.skip == 0 and plan.names else None
+            sample = head(file.path, rows, names, cut_end=cut_ends)
         if len(sample):
             seen.add(file.role)
         samples.append(sample)

@@ -19,6 +19,7 @@ from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_
 from plain_causal import PlainDRJL, PlainESCM2DR, PlainESCM2IPS, PlainMRDR, PlainMultiDR, PlainWeighted
 from plain_parts import COUNT, EXPERT, LEVELS, SHARED, SPECIFIC, embed, expert, gate, mixture, probability, tables
 from plain_torch import PlainESMM, tower
+from plain_two_sided import PlainChorus, PlainDCMT, PlainDDPO, PlainNISE
 
 
 class PlainMLP(nn.Module):
@@ -214,4 +215,8 @@ PLAIN: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
     "escm2-dr": PlainESCM2DR,
     "dr-jl": PlainDRJL,
     "mrdr": PlainMRDR,
+    "dcmt": PlainDCMT,
+    "ddpo": PlainDDPO,
+    "nise": PlainNISE,
+    "chorus": PlainChorus,
 }

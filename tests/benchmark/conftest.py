@@ -10,6 +10,7 @@ import tomli_w
 
 from postclick.benchmark import run_benchmark
 
+METRICS = ["cvr/auc@world", "cvr/pcoc@world", "ctr/ks@exposure", "cvr/brier@world", "ctcvr/recall[top=0.07]@exposure"]
 SMALL: dict[str, Any] = {
     "data": {
         "small": {"world": "selection", "exposures": 6000, "seed": 1, "set": {"ctr": 0.3, "cvr": 0.3}},
@@ -22,7 +23,7 @@ SMALL: dict[str, Any] = {
     ],
     "seeds": {"count": 2},
     "grid": {"over": {"training.l2": [1e-6, 1e-2]}},
-    "table": {"metrics": ["cvr/auc@world", "cvr/pcoc@world", "ctr/ks@exposure"], "baseline": "MLP on clicks"},
+    "table": {"metrics": METRICS, "baseline": "MLP on clicks"},
 }
 
 

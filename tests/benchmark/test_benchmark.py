@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from postclick import files
 from postclick.benchmark import run_benchmark
+from postclick.benchmark.leaderboard import Cell
 from postclick.errors import StorageError, UsageError
 
 
@@ -65,10 +67,33 @@ def test_what_can_be_compared_carries_a_verdict_and_the_rest_none(benchmark_fold
     assert table["esmm"]["ctr/ks@exposure"].verdict is None
 
 
+def test_metrics_beyond_the_default_set_are_measured_where_the_table_asks_for_them(benchmark_folder):
+    _, out, board = benchmark_folder
+    for metric in ("cvr/brier@world", "ctcvr/recall[top=0.07]@exposure"):
+        for cells in board.tables["small"].values():
+            assert 0 < cells[metric].value < 1
+            assert cells[metric].seeds == 2
+    # what a run leaves of itself is the default set alone
+    kept = json.loads(next(out.glob("runs/small/*/seed-000/evaluation.json")).read_text("utf-8"))["metrics"]
+    assert "cvr/brier@world" not in kept
+    assert "ctcvr/recall[top=0.01]@exposure" in kept
+
+
+def test_a_metric_the_rows_do_not_have_is_left_out_of_the_printed_table(benchmark_folder):
+    _, _, board = benchmark_folder
+    rows = {
+        label: {**cells, "ctar/auc@exposure": Cell(None, undefined="not measured on these rows")}
+        for label, cells in board.tables["small"].items()
+    }
+    text = replace(board, metrics=(*board.metrics, "ctar/auc@exposure"), tables={"small": rows}).to_markdown()
+    assert "ctar" not in text
+    assert "cvr/brier@world" in text
+
+
 def test_the_table_names_data_runs_and_what_was_left_out(benchmark_folder):
     _, out, board = benchmark_folder
     text = board.to_markdown()
-    assert "| small | cvr/auc@world | cvr/pcoc@world | ctr/ks@exposure |" in text
+    assert "| small | cvr/auc@world | cvr/pcoc@world | ctr/ks@exposure | cvr/brier@world |" in text
     assert "| MLP on clicks |" in text
     assert "absent is left out: give its path with --data absent=PATH" in text
     assert json.loads((out / "leaderboard.json").read_text("utf-8")) == board.to_dict()

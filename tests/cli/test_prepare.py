@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from postclick import files
 from postclick.cli.main import call
+from postclick.data.log import ExposureLog
 from postclick.data.partial import open_partial, partial_folder
 
 
@@ -52,3 +54,17 @@ def test_two_at_a_time_are_refused(pipeline, tmp_path, capsys):
         assert call(["prepare", str(pipeline.world), "--out", str(tmp_path / "log")]) == 75
     assert "lock.held another process works on this folder (pid" in capsys.readouterr().err
     assert not (tmp_path / "log").exists()
+
+
+def test_a_propensity_of_ratings_is_logged(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for name in ("user.txt", "random.txt"):
+        lines = np.unique(random.integers(1, (21, 21, 6), (200, 3)), axis=0)
+        (tmp_path / name).write_text("\n".join(",".join(map(str, line)) for line in lines))
+    arguments = ["prepare", str(tmp_path), "--source", "yahoo-r3", "--out", str(tmp_path / "log"), "--json"]
+    assert call([*arguments, "--propensity", "naive-bayes"]) == 0
+    audit = json.loads(capsys.readouterr().out)["audit"]
+    assert any("propensity is P(rated) by naive-bayes" in verdict["text"] for verdict in audit["verdicts"])
+    propensity = ExposureLog(tmp_path / "log").split("train").labels().propensity
+    assert len(np.unique(propensity)) > 2
+    assert call([*arguments, "--propensity", "guess"]) == 64

@@ -171,3 +171,38 @@ def test_tables_of_their_own_feed_one_task_each():
     assert model.shared_parameters() == ()
     with pytest.raises(ValueError, match="experts read one table"):
         network(shared_embedding=False, trunk="ple")
+
+
+@pytest.mark.parametrize("trunk", ["shared", "mmoe", "ple", "own"])
+def test_own_parameters_are_those_that_one_task_alone_reaches(trunk):
+    """Against autograd: every parameter belongs to one task, or to several."""
+    arguments = {"shared_embedding": False} if trunk == "own" else {"trunk": trunk}
+    model = network(**arguments).train()
+    names = dict(model.named_parameters())
+    logits = model(features()).logits
+    reached = {}
+    for task, logit in logits.items():
+        found = torch.autograd.grad(logit.sum(), list(names.values()), retain_graph=True, allow_unused=True)
+        for name, gradient in zip(names, found, strict=True):
+            if gradient is not None:
+                reached.setdefault(name, set()).add(task)
+    for task in logits:
+        own = {id(parameter) for parameter in model.own_parameters(task)}
+        assert own == {id(names[name]) for name, tasks in reached.items() if tasks == {task}}
+
+
+def test_towers_may_exchange_what_they_say_below_their_heads():
+    schema = Schema((SparseFeature("user"), SparseFeature("item")))
+    network = TaskNetwork(schema, 10, {"ctr": 0.1, "cvr": 0.2}).eval()
+    features = Features(torch.randint(0, 10, (6, 2), dtype=torch.int32), torch.zeros(6, 0), torch.zeros(6, 0))
+    plain, given = network(features).logits, {}
+
+    def exchange(hidden):
+        given.update(hidden)
+        return {**hidden, "cvr": hidden["ctr"]}
+
+    found = network(features, exchange).logits
+    assert {task: tuple(each.shape) for task, each in given.items()} == {"ctr": (6, 32), "cvr": (6, 32)}
+    torch.testing.assert_close(found["ctr"], plain["ctr"])
+    torch.testing.assert_close(found["cvr"], network.heads["cvr"](given["ctr"]))
+    assert not torch.allclose(found["cvr"], plain["cvr"])

@@ -103,6 +103,19 @@ GRADIENTS = {
         ("ctr_network",): {"ctr": "ucv", "cvr": ""},
         ("conversion_network",): {"ctr": "", "cvr": "cv"},
     },
+    # Unclicked rows are negatives; elsewhere the CTR that accepts clicks is not moved by them.
+    "mlp-click_space=aman": {
+        ("ctr_network",): {"ctr": "ucv", "cvr": ""},
+        ("conversion_network",): {"ctr": "", "cvr": "ucv"},
+    },
+    "mlp-click_space=oversample": {
+        ("ctr_network",): {"ctr": "ucv", "cvr": ""},
+        ("conversion_network",): {"ctr": "", "cvr": "cv"},
+    },
+    "mlp-click_space=unbias": {
+        ("ctr_network",): {"ctr": "ucv", "cvr": ""},
+        ("conversion_network",): {"ctr": "", "cvr": "cv"},
+    },
     # The tasks share users and items; each has a diagonal and biases of its own (two columns of one table).
     "esmm-trunk=mf": {
         ("network.encoder", "network.biases", "network.heads.ctr"): {"ctr": "ucv", "ctcvr": "ucv"},
@@ -176,7 +189,7 @@ GRADIENTS = {
         ("action_tower", "action_head"): {"ctr": "", "ctar": "ucv", "ctcvr": "", "constraint": ""},
         ("purchase_tower", "purchase_head"): {"ctr": "", "ctar": "", "ctcvr": "ucv", "constraint": ""},
     },
-    # Weights are detached: neither side moves the click's tower; q* and q meet in the constraint alone (Zhu et al. 2023).
+    # Weights are detached: neither side moves the tower of the click; q and q* meet in the constraint (Zhu 2023).
     "dcmt": {
         ("network.encoder",): {"ctr": "ucv", "ctcvr": "ucv", "cvr": "cv", "counterfactual": "u", "complement": "ucv"},
         parts("ctr"): {"ctr": "ucv", "ctcvr": "ucv", "cvr": "", "counterfactual": "", "complement": ""},

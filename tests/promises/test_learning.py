@@ -32,6 +32,10 @@ def truth(toy, head):
 HEADS = (("ctr", "exposure"), ("cvr", "click"), ("ctcvr", "exposure"), ("action", "click"), ("ctar", "exposure"))
 
 
+# All missing as negative: its cvr lies under the CVR by construction, and so does its ctcvr.
+LOW = ("mlp-click_space=aman",)
+
+
 def heads_of(scores):
     return [(head, population) for head, population in HEADS if head in scores.heads]
 
@@ -55,13 +59,18 @@ def test_an_untrained_system_knows_nothing(case, make_model, fresh_toy):
 def test_is_calibrated_over_exposures(case, fitted, fresh_toy):
     scores = score(fitted(case), fresh_toy.exposures)
     for head in {"ctr", "ctcvr", "ctar"}.intersection(scores.heads):
-        assert scores.probability(head).mean() == pytest.approx(truth(fresh_toy, head).mean(), rel=0.12), head
+        mean, true = scores.probability(head).mean(), truth(fresh_toy, head).mean()
+        if head == "ctcvr" and case.name in LOW:
+            assert mean < 0.9 * true
+        else:
+            assert mean == pytest.approx(true, rel=0.12), head
 
 
 def test_starts_at_the_base_rates(case, make_model, toy):
     scores = score(make_model(case), toy.exposures)
     assert np.median(scores.probability("ctr")) == pytest.approx(toy.spec.ctr, rel=0.2)
-    assert np.median(scores.probability("ctcvr")) == pytest.approx(toy.spec.ctcvr, rel=0.2)
+    if case.name not in LOW:
+        assert np.median(scores.probability("ctcvr")) == pytest.approx(toy.spec.ctcvr, rel=0.2)
 
 
 def test_equal_seeds_give_equal_bits(case, fit):

@@ -80,7 +80,7 @@ def test_a_run_goes_on_where_it_was_cut_off(worlds, tmp_path, monkeypatch, capsy
     import behaviour_path
 
     command = ["behaviour_path.py", "--out", str(tmp_path), "--worlds", "0.3,0.3", "--exposures", "4000", "--jobs", "1"]
-    command += ["--max-epochs", "1", "--seeds", "2", "--systems", "esm2", "chain"]
+    command += ["--max-epochs", "1", "--seeds", "2", "--first-seed", "0", "--systems", "esm2", "chain"]
 
     def run(*more: str) -> str:
         monkeypatch.setattr(sys, "argv", [*command, *more])

@@ -6,6 +6,14 @@ from postclick.binding import parameters
 from postclick.errors import ConfigError
 from postclick.simulation.presets import PRESETS, Knobs, resolve
 
+FAULTS = {
+    "unobserved_confounder": 0.5,
+    "thin_overlap": 0.1,
+    "support_violation": 0.2,
+    "logged_propensity": True,
+    "propensity_misspecification": 0.3,
+}
+
 
 def test_the_presets_differ_in_selection_alone_but_for_the_one_with_actions():
     assert set(PRESETS) == {"selection", "no-bias", "behaviour"}
@@ -74,8 +82,33 @@ def test_more_conversions_than_a_path_can_hold_are_refused(knobs, where):
 def test_knobs_of_actions_are_stated_only_where_there_are_actions():
     assert not {name for name in PRESETS["selection"].to_dict() if "action" in name or "purchase" in name}
     stated = PRESETS["behaviour"].to_dict()
-    assert set(stated) == {entry.name for entry in fields(Knobs)}
+    assert set(stated) == {entry.name for entry in fields(Knobs)} - set(FAULTS)
     assert stated["action_rate"] == 0.4
+
+
+def test_knobs_of_faults_are_stated_only_where_they_are_turned():
+    assert not set(FAULTS) & set(PRESETS["selection"].to_dict())
+    stated = resolve("selection", FAULTS).to_dict()
+    assert {name: stated[name] for name in FAULTS} == FAULTS
+
+
+@pytest.mark.parametrize(
+    ("knobs", "where"),
+    [
+        ({"propensity_misspecification": 0.5}, ["set.propensity_misspecification"]),
+        ({"support_violation": 0.6, "thin_overlap": 0.4}, ["set.thin_overlap"]),
+        ({"support_violation": 0.6, "ctr": 0.4}, ["set.support_violation"]),
+        ({"unobserved_confounder": -1.0, "thin_overlap": 1.0}, ["set.unobserved_confounder", "set.thin_overlap"]),
+        (
+            {"action_rate": 0.4, "support_violation": 0.1, "unobserved_confounder": 1.0},
+            ["set.unobserved_confounder", "set.support_violation"],
+        ),
+    ],
+)
+def test_faults_that_do_not_go_together_are_refused(knobs, where):
+    with pytest.raises(ConfigError) as caught:
+        resolve("selection", knobs)
+    assert [finding.where for finding in caught.value.findings] == where
 
 
 def test_every_knob_is_documented():

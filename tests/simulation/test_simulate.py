@@ -5,8 +5,11 @@ import pyarrow.dataset as ds
 import pytest
 
 from postclick import files
+from postclick.data.prepare import prepare
+from postclick.data.sources.opening import open_source
 from postclick.errors import ConfigError, StorageError
-from postclick.simulation import psc_gap, simulate
+from postclick.evaluation import oracle
+from postclick.simulation import World, psc_gap, simulate
 
 
 def labels(world):
@@ -98,7 +101,57 @@ def test_the_files_of_ali_ccp_have_no_actions(tmp_path):
     with pytest.raises(ConfigError, match="no column for in-shop actions") as caught:
         simulate(tmp_path / "w", world="behaviour", layout="ali-ccp")
     assert [finding.where for finding in caught.value.findings] == ["format"]
+    with pytest.raises(ConfigError, match="no column for a logged propensity"):
+        simulate(tmp_path / "w", knobs={"logged_propensity": True}, layout="ali-ccp")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("world", "layout", "digest"),
+    [
+        ("selection", "parquet", "efbf64c14b19c06d"),
+        ("no-bias", "parquet", "9f93c43c3a2651f9"),
+        ("behaviour", "parquet", "8d4a8f896cf125be"),
+        ("selection", "ali-ccp", "2f5bc34276db87a4"),
+        ("no-bias", "ali-ccp", "8c0209212653d74d"),
+    ],
+)
+def test_every_preset_is_what_it_was_before_the_knobs_of_faults(tmp_path, world, layout, digest):
+    made = simulate(tmp_path / "w", world=world, exposures=3_000, seed=5, layout=layout)
+    assert made.hash[:16] == digest
+
+
+FAULTS = {
+    "unobserved_confounder": 1.0,
+    "support_violation": 0.2,
+    "thin_overlap": 0.2,
+    "logged_propensity": True,
+    "propensity_misspecification": 0.5,
+}
+
+
+def test_a_world_with_faults_states_them_and_prepares(tmp_path):
+    knobs = {"ctr": 0.3, "cvr": 0.3, **FAULTS}
+    made = simulate(tmp_path / "w", exposures=4_000, seed=1, knobs=knobs)
+    assert made.schema.columns.propensity == "propensity"
+    assert {name: getattr(made.knobs, name) for name in FAULTS} == FAULTS
+    assert World.open(made.path) == made
+    assert made.rates["cvr_click"] == pytest.approx(0.3, abs=1e-9)
+    assert made.rates["cvr_do"] < 0.25
+    again = simulate(tmp_path / "again", exposures=4_000, seed=1, knobs=knobs)
+    assert again.hash == made.hash
+    other = simulate(tmp_path / "other", exposures=4_000, seed=1, knobs={**knobs, "thin_overlap": 0.1})
+    assert other.hash != made.hash
+    log = prepare(open_source(made.path), tmp_path / "log", truth=made.path / "truth.parquet", jobs=1)
+    labels, truth = log.split("train").labels(), log.truth("train")
+    assert labels.propensity is not None
+    assert sum(len(log.split(name)) for name in log.splits) == 4_000  # a propensity of 0 would be a row fault
+    assert (labels.propensity[truth.ctr == 0] == 1e-9).all()
+    possible = truth.ctr > 0
+    assert np.corrcoef(labels.propensity[possible], truth.ctr[possible])[0, 1] > 0.8
+    found = oracle(log.split("test").labels(), log.truth("test"), metrics=("cvr/pcoc@world", "ctr/logloss@world"))
+    assert found["cvr/pcoc@world"].value == pytest.approx(1.0)
+    assert np.isfinite(found["ctr/logloss@world"].value)
 
 
 @pytest.mark.parametrize("layout", ["parquet", "ali-ccp"])

@@ -17,6 +17,7 @@ from postclick.benchmark.leaderboard import Leaderboard, RunRow
 from postclick.benchmark.preparation import open_logs, short_hash
 from postclick.data.log import ExposureLog
 from postclick.errors import ExitCode, Finding, StorageError
+from postclick.evaluation import EvaluationResult
 from postclick.evaluation.names import MetricName
 from postclick.metrics.influence import HIGHER_IS_BETTER
 from postclick.run import evaluate_bundle, run
@@ -156,17 +157,28 @@ class _Job:
         if trial.stage == "grid":
             row = replace(row, valid=self._validation(folder, log))
         else:
-            found = result.evaluation or evaluate_bundle(folder, log, split=self.experiment.table.split)
-            row = replace(row, metrics=found.to_dict()["metrics"])
+            row = replace(row, metrics=self._measured(folder, log, result.evaluation))
         record = {"stage": "benchmark", "run": trial.key, "seconds": round(time.monotonic() - began, 3)}
         files.append_json_line(self.out / files.RECORD, record)
         return row
+
+    def _measured(self, folder: Path, log: ExposureLog, known: EvaluationResult | None) -> dict[str, Any]:
+        """Return the metrics of the judged split: the default ones, and those of the table that are not among them."""
+        table = self.experiment.table
+        judged = known if known is not None and known.split == table.split else None
+        found = (judged or evaluate_bundle(folder, log, split=table.split)).to_dict()["metrics"]
+        truth = log.truth(table.split) is not None
+        more = [name for name in table.metrics if name not in found and (truth or "@world" not in name)]
+        if more:
+            found |= evaluate_bundle(folder, log, split=table.split, metrics=more).to_dict()["metrics"]
+        return dict(found)
 
     def _validation(self, folder: Path, log: ExposureLog) -> float | None:
         """Return the value that chooses: the best validation loss, or the metric asked for."""
         metric = self.experiment.grid.metric
         if metric is not None:
-            value = evaluate_bundle(folder, log, split="valid").to_dict()["metrics"].get(metric, {}).get("value")
+            found = evaluate_bundle(folder, log, split="valid", metrics=[metric]).to_dict()["metrics"]
+            value = found.get(metric, {}).get("value")
             return None if value is None else float(value)
         checks = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
         losses = [check["valid"].get("logloss") for check in checks if check.get("valid")]

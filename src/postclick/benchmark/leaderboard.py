@@ -24,6 +24,7 @@ from postclick.run.assessment import judged_rows
 __all__ = ["Cell", "Leaderboard", "RunRow"]
 
 FORMAT = 1
+_ABSENT = "not measured on these rows"
 
 
 @dataclass(frozen=True)
@@ -161,17 +162,19 @@ class Leaderboard:
     def to_markdown(self) -> str:
         """Return the tables as Markdown: mean, seed deviation, and the verdict against the baseline as a sign.
 
-        ``+`` is better than the baseline, ``-`` worse, ``=`` cannot tell; * marks a derived head.
+        ``+`` is better than the baseline, ``-`` worse, ``=`` cannot tell; * marks a derived head. A metric that the
+        rows of a table do not have, such as those of a world on real data, is left out of it.
         """
         parts = []
         for data, table in self.tables.items():
             cells = {(label, metric): _text(cell) for label, row in table.items() for metric, cell in row.items()}
+            shown = [name for name in self.metrics if any(row[name].undefined != _ABSENT for row in table.values())]
             if self.layout == "run":
-                head = list(self.metrics)
-                body = [[label, *(cells[label, metric] for metric in self.metrics)] for label in table]
+                head = shown
+                body = [[label, *(cells[label, metric] for metric in shown)] for label in table]
             else:
                 head = list(table)
-                body = [[metric, *(cells[label, metric] for label in table)] for metric in self.metrics]
+                body = [[metric, *(cells[label, metric] for label in table)] for metric in shown]
             lines = [f"| {data} | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
             parts.append("\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)]))
         signs = f"Against {self.baseline}: + better, - worse, = cannot tell. " if self.baseline else ""
@@ -208,7 +211,7 @@ def _cell(metric: str, label: str, rows: Sequence[RunRow], compared: Comparison 
     derived = any(entry is not None and entry["derived"] for entry in entries)
     if not values or any(value is None for value in values):
         reason = next((str(entry["undefined"]) for entry in entries if entry is not None and entry["undefined"]), None)
-        return Cell(None, seeds=len(rows), derived=derived, undefined=reason or "not measured on these rows")
+        return Cell(None, seeds=len(rows), derived=derived, undefined=reason or _ABSENT)
     logs = MetricName.parse(metric).metric == "pcoc"
     numbers = np.array(values, np.float64)
     scale = np.log(numbers) if logs else numbers

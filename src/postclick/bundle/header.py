@@ -147,7 +147,7 @@ def _counts(value: Mapping[str, Any]) -> dict[str, int]:
 
 def _spec(value: Mapping[str, Any]) -> dict[str, float | int | None]:
     spec = {name: value[name] for name in ("table_rows", "rows", "clicks", "conversions", "actions")}
-    if type(spec["table_rows"]) is not int or not 0 < spec["table_rows"] < 2**31:
+    if type(spec["table_rows"]) is not int or not 0 <= spec["table_rows"] < 2**31:
         raise ValueError(f"table_rows {spec['table_rows']!r}")
     for name in ("rows", "clicks", "conversions"):
         spec[name] = float(spec[name])

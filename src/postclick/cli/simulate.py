@@ -27,7 +27,10 @@ _LAYOUTS: dict[Layout, Literal["parquet", "ali-ccp"]] = {Layout.PARQUET: "parque
 def simulate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The WORLD folder to make.")],
     world: Annotated[
-        str, typer.Option(help="`selection`, its control `no-bias`, or `behaviour`: actions in the shop.")
+        str,
+        typer.Option(
+            help="`selection`, its control `no-bias`, `behaviour` (actions in the shop), `reward` (a vector a row)."
+        ),
     ] = "selection",
     assignments: Set = None,
     exposures: Annotated[int, typer.Option(help="Number of rows.")] = 200_000,

@@ -131,6 +131,11 @@ class ConversionModel(nn.Module, ABC):
     def observed(self) -> tuple[tuple[str, str], ...]:
         """(head, population) pairs whose log-loss early stopping sums, for instance ``("cvr", "click")``."""
 
+    @property
+    def negatives_everywhere(self) -> bool:
+        """Whether unclicked rows are negatives of the CVR, so that it is learned even where every click converts."""
+        return False
+
     @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
         """Return the probabilities of a batch."""

@@ -197,6 +197,16 @@ class ImputedRisk(RobustRisk):
         if imputation == "constant" and self.updates == "alternating":
             raise ValueError("a constant imputation has no tower: risk.updates = 'alternating' needs label or error")
 
+    def constant_rate(self, propensity: PropensityName, spec: LogSpec) -> float:
+        """Return the mean that a CVR fits under a constant imputed label c: its head starts there.
+
+        c + s (CVR - c), with s = 1 where clicks are weighted to stand for all exposures and s = CTR where they are not.
+        Where every click converts, and nothing is known of how rare clicks are, the rate over exposures.
+        """
+        label = spec.cvr if self.constant_label is None else self.constant_label
+        rate = label + (spec.ctr if propensity == "one" else 1.0) * (spec.cvr - label)
+        return rate if rate < 1.0 else spec.ctcvr
+
     def imputed(self, name: ImputationName, outputs: Outputs, base_cvr: float) -> tuple[ImputationName, Tensor]:
         """Return what `robust_rows` takes: the imputation's logits, or the constant label, [B]."""
         if name != "constant":

@@ -281,7 +281,8 @@ class MultiDR(ConversionModel):
         check_propensity(propensity, spec)
         risk.check(imputation)
         self.propensity, self.imputation, self.risk = propensity, imputation, risk
-        rates = {"ctr": spec.ctr, "cvr": spec.cvr}
+        start = risk.constant_rate(propensity, spec) if imputation == "constant" else spec.cvr
+        rates = {"ctr": spec.ctr, "cvr": start}
         if imputation != "constant":
             rates[IMPUTATION] = imputation_rate(imputation, spec.cvr)
         self.network = TaskNetwork(
@@ -305,6 +306,12 @@ class MultiDR(ConversionModel):
     def observed(self) -> tuple[tuple[str, str], ...]:
         """The CTR over exposures and the CVR on clicks, unweighted: the noise of weights would choose the step."""
         return (("ctr", "exposure"), ("cvr", "click"))
+
+    @property
+    def negatives_everywhere(self) -> bool:
+        """With a constant imputed label under 1."""
+        label = self.risk.constant_label
+        return self.imputation == "constant" and label is not None and label < 1.0
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ctr, cvr and their product; extras are the imputation's logit, and gates where the trunk has them."""

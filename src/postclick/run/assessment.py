@@ -34,6 +34,7 @@ def evaluate_bundle(
     by: Sequence[str] = (),
     seed: int = 0,
     device: str = "cpu",
+    metrics: Sequence[str] | None = None,
 ) -> EvaluationResult:
     """Return the metrics of a RUN or BUNDLE on a split.
 
@@ -53,6 +54,8 @@ def evaluate_bundle(
         Of the bootstraps.
     device
         Where the network runs.
+    metrics
+        Metrics or full names in place of the default set; the result is then not left in the RUN.
 
     Raises
     ------
@@ -70,12 +73,19 @@ def evaluate_bundle(
     rows, ledger, notes = judged_rows(Scorer(bundle, device), log, split, by, gates)
     population = log.schema.population
     found = evaluate(
-        rows, seed=seed, population=population, split=split, bundle=bundle.hash, log=log.hash, ledger=ledger
+        rows,
+        metrics=metrics,
+        seed=seed,
+        population=population,
+        split=split,
+        bundle=bundle.hash,
+        log=log.hash,
+        ledger=ledger,
     )
     experts = expert_use(gates.totals)
     notes = [*found.notes, *notes, *verdicts(experts)]
     result = replace(found, ledger={**found.ledger, "notes": notes}, experts=experts)
-    own = log.hash == bundle.header.log and split == "test" and not by
+    own = log.hash == bundle.header.log and split == "test" and not by and metrics is None
     if own and bundle.path != Path(path):
         files.write_json(Path(path) / EVALUATION, result.to_dict())
     return result

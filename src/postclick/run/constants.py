@@ -18,7 +18,12 @@ _NAMES |= {"action": ("action", "clicks"), "ctar": ("action", "exposures")}
 
 
 def constant_heads(
-    labels: Labels, heads: Mapping[str, str], *, population: str = "exposure", allow: bool = False
+    labels: Labels,
+    heads: Mapping[str, str],
+    *,
+    population: str = "exposure",
+    allow: bool = False,
+    negatives_everywhere: bool = False,
 ) -> dict[str, Constant]:
     """Return the heads that cannot be learned from the training labels, with their counts.
 
@@ -31,6 +36,8 @@ def constant_heads(
         action is.
     population
         With ``click`` every row is a click by definition: ctr is the constant, and that is no fault.
+    negatives_everywhere
+        Unclicked rows are negatives of the CVR: it is judged on all exposures.
     allow
         Return them in place of refusing (``--allow-degenerate``).
 
@@ -42,7 +49,9 @@ def constant_heads(
     judged = ["ctr", "cvr" if heads.get("cvr") == "head" else "ctcvr"]
     if "action" in heads or "ctar" in heads:
         judged.append("action" if heads.get("action") == "head" else "ctar")
-    found = {head: _count(head, labels) for head in judged}
+    # a cvr with negatives everywhere has the label of ctcvr
+    judged_as = {"cvr": "ctcvr"} if negatives_everywhere else {}
+    found = {head: _count(judged_as.get(head, head), labels) for head in judged}
     constants = {head: count for head, count in found.items() if count.positives in (0, count.rows)}
     refused = [head for head in constants if not (head == "ctr" and population == "click")]
     if refused and not allow:

@@ -159,9 +159,14 @@ def _preflight(log: ExposureLog, config: RunConfig, allow_degenerate: bool) -> d
     if "train" not in log.splits:
         raise InputMissingError(Finding("data.empty", "the log has no training rows", str(log.path)))
     with torch.device("meta"):
-        heads = build(config.system, log.spec, config.arguments).heads
-    labels = log.split("train").labels()
-    return constant_heads(labels, heads, population=log.schema.population, allow=allow_degenerate)
+        model = build(config.system, log.spec, config.arguments)
+    return constant_heads(
+        log.split("train").labels(),
+        model.heads,
+        population=log.schema.population,
+        allow=allow_degenerate,
+        negatives_everywhere=model.negatives_everywhere,
+    )
 
 
 def _claim(out: Path) -> None:

@@ -32,9 +32,18 @@ hidden confounding: ``cvr_do`` = ``cvr_click``, and a rich enough model fitted o
 wrong for want of data and of model class, which is the case that entire-space and weighted estimators are for
 (SYSTEMS, Decision 1).
 
+**Faults that can be turned on.** ``unobserved_confounder`` moves both logits by a variable that nobody logs
+(`postclick.simulation.confounding`: the two CVRs then differ), ``thin_overlap`` and ``support_violation`` take clicks
+away where they are fewest, ``logged_propensity`` publishes P(click | x) as a column and
+``propensity_misspecification`` makes it wrong (`postclick.simulation.overlap`). A CVR class that is too small for the
+world is `underspecification` together with a system that is additive in the ids (``tower.hidden=[]``).
+
 **In-shop actions** (`action_rate` > 0, as in the world `behaviour`) put a stage between click and conversion:
 `postclick.simulation.actions` has its equations, `postclick.simulation.behaviour` its truth. cvr_i is then the mixture
 of two paths with the same mean; users, items, exposures and clicks stay those of the world without actions.
+
+**Reward models.** The world ``reward`` is another one: a vector a row, annotated or not
+(`postclick.simulation.reward`).
 
 The default r is .7. At r = .5 clicks alone still over-predict, but an entire-space model learns too little about the
 CVR from the clicks to rank better: the two tied in our sketches.
@@ -42,7 +51,8 @@ CVR from the clicks to rank better: the two tied in our sketches.
 
 from postclick.simulation.behaviour import Behaviour, PscGap, psc_gap
 from postclick.simulation.presets import PRESETS, Knobs
+from postclick.simulation.reward import RewardKnobs
 from postclick.simulation.simulate import simulate
 from postclick.simulation.world import Layout, World
 
-__all__ = ["PRESETS", "Behaviour", "Knobs", "Layout", "PscGap", "World", "psc_gap", "simulate"]
+__all__ = ["PRESETS", "Behaviour", "Knobs", "Layout", "PscGap", "RewardKnobs", "World", "psc_gap", "simulate"]

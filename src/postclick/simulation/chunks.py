@@ -11,6 +11,8 @@ from postclick.data.scores import probability
 from postclick.simulation.actions import ActionIntercepts, action_logit, draw_actions, paths, solve_actions
 from postclick.simulation.behaviour import Behaviour, behaviour
 from postclick.simulation.bisection import rising_root
+from postclick.simulation.confounding import draw_hidden, funnel, states
+from postclick.simulation.overlap import Overlap, find_overlap, logged_propensity, solve_propensity
 from postclick.simulation.population import PRICE_MEAN, PRICE_SD, Population, populate
 from postclick.simulation.presets import Knobs
 from postclick.simulation.vocabularies import Vocabularies, sizes
@@ -24,7 +26,7 @@ CHUNK_ROWS = 65_536  # fixed: each chunk has its own random stream, so this numb
 _START = 1_735_689_600  # 2025-01-01 00:00 UTC
 _POSITIONS = 10
 _CHUNKS, _CALIBRATION_CHUNKS = 4, 4
-_ACTIONS = 10  # stream of random numbers, beside those of chunks, population and layout
+_ACTIONS, _HIDDEN = 10, 11  # streams of random numbers, beside those of chunks, population and layout
 _WEB_SHARE = 0.3
 # relative traffic of the 24 hours
 _TRAFFIC = np.array([4, 3, 2, 2, 2, 3, 5, 7, 9, 10, 10, 11, 12, 11, 10, 10, 10, 11, 13, 15, 16, 15, 11, 7])
@@ -102,11 +104,25 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Intercepts:
-    """Intercepts of the two logits; `actions` has those of the paths through the action stage, where there is one."""
+    """What is solved for.
+
+    Parameters
+    ----------
+    click, conversion
+        Intercepts of the two logits.
+    actions
+        Those of the paths through the action stage, where there is one.
+    overlap
+        Limits of the click logit under which clicks are few or none.
+    propensity
+        Shift of the logged propensity's logit.
+    """
 
     click: float
     conversion: float
     actions: ActionIntercepts | None = None
+    overlap: Overlap = field(default_factory=Overlap)
+    propensity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,11 +132,14 @@ class Outcomes:
     Parameters
     ----------
     ctr, cvr_do, cvr_click
-        True probabilities; the two CVRs are equal, every confounder is observed.
+        True probabilities; the two CVRs are equal where every confounder is observed. Where an exposure is never
+        clicked, `cvr_click` is the limit of ever fewer clicks.
     click, conversion, action
         Labels as logged.
     behaviour
         True probabilities of the paths; None, as `action`, in a world without actions.
+    propensity
+        P(click | x) as logged, or None.
     """
 
     ctr: Floats
@@ -130,6 +149,7 @@ class Outcomes:
     conversion: NDArray[np.int8]
     action: NDArray[np.int8] | None = None
     behaviour: Behaviour | None = None
+    propensity: Floats | None = None
 
     @property
     def ctcvr(self) -> Floats:
@@ -203,38 +223,56 @@ def solve(story: Plan) -> Intercepts:
     A log of up to 262,144 exposures is solved exactly, over its own exposures. For a longer one the means run over a
     log of that length with the same population and days, which leaves errors of about 0.0004 in the mean CTR.
     """
+    knobs = story.knobs
     sample = replace(story, exposures=min(story.exposures, _CALIBRATION_CHUNKS * CHUNK_ROWS))
     parts = [draw(sample, index) for index in range(sample.chunks)]
-    click = np.concatenate([part.click_logit for part in parts])
+    logit = np.concatenate([part.click_logit for part in parts])
+    overlap = find_overlap(knobs, logit)
+    able = np.where(overlap.possible(logit), overlap.thinned(logit), -np.inf)
+    # a row a state of the hidden variable; the means run over all of them
+    click = states(able, knobs.unobserved_confounder).ravel()
     conversion = np.concatenate([part.conversion_logit for part in parts])
-    first = rising_root(lambda shift: float(probability(click + shift).mean()) - story.knobs.ctr)
+    hidden = states(conversion, knobs.unobserved_confounder).ravel()
+    first = rising_root(lambda shift: float(probability(click + shift).mean()) - knobs.ctr)
     ctr = probability(click + first)
+    propensity = solve_propensity(knobs, ctr.reshape(-1, len(able)).mean(axis=0))
     ctr /= ctr.sum()
-    second = rising_root(lambda shift: float(ctr @ probability(conversion + shift)) - story.knobs.cvr)
+    second = rising_root(lambda shift: float(ctr @ probability(hidden + shift)) - knobs.cvr)
     acting = [part.action_logit for part in parts if part.action_logit is not None]
-    actions = solve_actions(story.knobs, ctr, np.concatenate(acting), conversion) if acting else None
-    return Intercepts(first, second, actions)
+    actions = solve_actions(knobs, ctr, np.concatenate(acting), conversion) if acting else None
+    return Intercepts(first, second, actions, overlap, propensity)
 
 
 def draw_outcomes(story: Plan, intercepts: Intercepts, chunk: Chunk) -> Outcomes:
     """Draw the funnel of a chunk: click ~ ctr, potential conversion ~ cvr_do, conversion = click * potential.
 
-    With actions the potential conversion is drawn after who acts (`postclick.simulation.actions`). Uses up the chunk's
-    generator: call it once a chunk.
+    With a hidden confounder both are drawn given its value (`postclick.simulation.confounding`), with actions the
+    potential conversion after who acts (`postclick.simulation.actions`). Uses up the chunk's generator: call it once a
+    chunk.
     """
-    ctr = probability(chunk.click_logit + intercepts.click)
-    click = chunk.rng.random(len(chunk)) < ctr
+    knobs, number = story.knobs, chunk.first // CHUNK_ROWS
+    possible = intercepts.overlap.possible(chunk.click_logit)
+    click_logit = intercepts.overlap.thinned(chunk.click_logit) + intercepts.click
+    conversion_logit = chunk.conversion_logit + intercepts.conversion
+    weight = knobs.unobserved_confounder
+    true = funnel(states(click_logit, weight), states(conversion_logit, weight))
+    ctr, buying, clicking = np.where(possible, true.ctr, 0.0), true.cvr_do, true.ctr
+    if weight:
+        hidden = draw_hidden(weight, len(chunk), np.random.default_rng([story.seed, _HIDDEN, number]))
+        clicking, buying = probability(click_logit + hidden), probability(conversion_logit + hidden)
+    click = possible & (chunk.rng.random(len(chunk)) < clicking)
     bar = chunk.rng.random(len(chunk))
-    orphan = ~click & (chunk.rng.random(len(chunk)) < story.knobs.orphan_conversions)
+    orphan = ~click & (chunk.rng.random(len(chunk)) < knobs.orphan_conversions)
+    told = logged_propensity(knobs, ctr, intercepts.propensity) if knobs.logged_propensity else None
     if intercepts.actions is None or chunk.action_logit is None:
-        cvr = probability(chunk.conversion_logit + intercepts.conversion)
-        conversion = (click & (bar < cvr)) | orphan
-        return Outcomes(ctr, cvr, cvr, click.astype(np.int8), conversion.astype(np.int8))
-    true = paths(intercepts.actions, chunk.action_logit, chunk.conversion_logit)
-    drawn = draw_actions(story.knobs, true, np.random.default_rng([story.seed, _ACTIONS, chunk.first // CHUNK_ROWS]))
-    buys = (bar < np.where(drawn.acts, true.after, true.without)) & drawn.purchase_logged
-    logged = behaviour(story.knobs, ctr, true)
+        conversion = (click & (bar < buying)) | orphan
+        labels = click.astype(np.int8), conversion.astype(np.int8)
+        return Outcomes(ctr, true.cvr_do, true.cvr_click, *labels, propensity=told)
+    walks = paths(intercepts.actions, chunk.action_logit, chunk.conversion_logit)
+    drawn = draw_actions(knobs, walks, np.random.default_rng([story.seed, _ACTIONS, number]))
+    buys = (bar < np.where(drawn.acts, walks.after, walks.without)) & drawn.purchase_logged
+    logged = behaviour(knobs, ctr, walks)
     conversion = (click & buys) | orphan
     action = np.where(click, drawn.acts & drawn.action_logged, drawn.orphan)
-    labels = click.astype(np.int8), conversion.astype(np.int8), action.astype(np.int8)
-    return Outcomes(ctr, logged.cvr, logged.cvr, *labels, logged)
+    labels = click.astype(np.int8), conversion.astype(np.int8)
+    return Outcomes(ctr, logged.cvr, logged.cvr, *labels, action.astype(np.int8), logged, told)

@@ -78,8 +78,10 @@ class ParquetLayout:
 
     def __init__(self, story: Plan, folder: Path) -> None:
         self._story = story
-        if story.knobs.action_rate:
-            self.schema = replace(self.schema, columns=replace(self.schema.columns, action="action"))
+        action = "action" if story.knobs.action_rate else None
+        propensity = "propensity" if story.knobs.logged_propensity else None
+        columns = replace(self.schema.columns, action=action, propensity=propensity)
+        self.schema = replace(self.schema, columns=columns)
         self._folder = folder / "exposures"
         self._part: ParquetFile | None = None
         self._stack = ExitStack()
@@ -125,4 +127,6 @@ def _batch(story: Plan, chunk: Chunk, outcomes: Outcomes) -> pa.RecordBatch:
     }
     if outcomes.action is not None:
         columns["action"] = outcomes.action
+    if outcomes.propensity is not None:
+        columns["propensity"] = outcomes.propensity
     return pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from postclick.binding import Argument, bind, plain
 from postclick.errors import ConfigError, Finding, nearest
+from postclick.simulation.reward import REWARD, RewardKnobs
 
 __all__ = ["PRESETS", "Knobs", "resolve"]
 
@@ -20,6 +21,14 @@ _OF_ACTIONS = (
     "orphan_actions",
 )
 _ACTION_STAGE = ("action_rate", *_OF_ACTIONS)
+_WHERE_TURNED = (
+    "unobserved_confounder",
+    "thin_overlap",
+    "support_violation",
+    "logged_propensity",
+    "propensity_misspecification",
+)
+"""Stated only where they are not 0, so worlds without them keep their hashes."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,22 @@ class Knobs:
         float,
         Argument("share of unclicked exposures logged with an action (one of another visit, not joined to a click)"),
     ] = 0.0
+    unobserved_confounder: Annotated[
+        float,
+        Argument("weight, in the logits of CTR and CVR, of a variable of -1 or 1 that nobody logs; 0: all is observed"),
+    ] = 0.0
+    thin_overlap: Annotated[
+        float, Argument("share of the exposures, those least likely to be clicked, left with a twentieth of their odds")
+    ] = 0.0
+    support_violation: Annotated[
+        float, Argument("share of the exposures, those least likely to be clicked, that never are")
+    ] = 0.0
+    logged_propensity: Annotated[
+        bool, Argument("the log has a column propensity: the true CTR but for propensity_misspecification")
+    ] = False
+    propensity_misspecification: Annotated[
+        float, Argument("flattening, in [0, 1], of the logged propensity's logit; 0: true, 1: one number for all")
+    ] = 0.0
 
     def __post_init__(self) -> None:
         ranges = {
@@ -101,6 +126,10 @@ class Knobs:
             "action_outside_window": 0.0 <= self.action_outside_window < 1.0,
             "purchase_outside_window": 0.0 <= self.purchase_outside_window < 1.0,
             "orphan_actions": 0.0 <= self.orphan_actions < 1.0,
+            "unobserved_confounder": 0.0 <= self.unobserved_confounder <= 10.0,
+            "thin_overlap": 0.0 <= self.thin_overlap < 1.0,
+            "support_violation": 0.0 <= self.support_violation < 1.0,
+            "propensity_misspecification": 0.0 <= self.propensity_misspecification <= 1.0,
         }
         wrong = [
             Finding("config.value", f"{getattr(self, name)!r} is out of range", f"set.{name}")
@@ -112,12 +141,35 @@ class Knobs:
             raise ConfigError(*wrong)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the knobs as JSON can hold them, those of actions only where there are actions."""
+        """Return the knobs as JSON can hold them, those that most worlds do not have only where they are turned."""
         form: dict[str, Any] = plain(self)
-        return {name: value for name, value in form.items() if self.action_rate or name not in _ACTION_STAGE}
+        absent = {name for name in _WHERE_TURNED if not getattr(self, name)}
+        absent |= set() if self.action_rate else set(_ACTION_STAGE)
+        return {name: value for name, value in form.items() if name not in absent}
 
     def _contradictions(self) -> list[Finding]:
-        """Return why the knobs of the action stage do not go together."""
+        """Return why knobs do not go together."""
+        return [*self._without_overlap(), *self._without_actions()]
+
+    def _without_overlap(self) -> list[Finding]:
+        found = []
+        if self.propensity_misspecification and not self.logged_propensity:
+            what, fix = "this world logs no propensity", "set logged_propensity=true"
+            found.append(Finding("config.value", what, "set.propensity_misspecification", fix=fix))
+        room = 1.0 - self.support_violation
+        if self.thin_overlap >= room:
+            what = f"{self.support_violation:.3g} of the exposures are never clicked, which leaves {room:.3g}"
+            found.append(Finding("config.value", what, "set.thin_overlap", fix="turn one of them down"))
+        if self.ctr >= room:
+            what = f"{self.ctr:.3g} of the exposures are clicked, {room:.3g} could be"
+            found.append(Finding("config.value", what, "set.support_violation", fix="turn ctr or support_violation"))
+        if self.action_rate:
+            what, fix = "a world with in-shop actions has none", "set action_rate=0, or take the world selection"
+            turned = [name for name in ("unobserved_confounder", "support_violation") if getattr(self, name)]
+            found += [Finding("config.value", what, f"set.{name}", fix=fix) for name in turned]
+        return found
+
+    def _without_actions(self) -> list[Finding]:
         if not self.action_rate:
             default = {entry.name: entry.default for entry in fields(self)}
             turned = [name for name in _OF_ACTIONS if getattr(self, name) != default[name]]
@@ -136,14 +188,15 @@ class Knobs:
         ]
 
 
-PRESETS: dict[str, Knobs] = {
+PRESETS: dict[str, Knobs | RewardKnobs] = {
     "selection": Knobs(),
     "no-bias": Knobs(selection=0.0),
     "behaviour": Knobs(action_rate=0.4, purchase_without_action=0.3, action_outside_window=0.3),
+    REWARD: RewardKnobs(),
 }
 
 
-def resolve(world: str, knobs: Mapping[str, Any]) -> Knobs:
+def resolve(world: str, knobs: Mapping[str, Any]) -> Knobs | RewardKnobs:
     """Return the preset `world` with `knobs` turned.
 
     Raises
@@ -155,4 +208,5 @@ def resolve(world: str, knobs: Mapping[str, Any]) -> Knobs:
         near = nearest(world, PRESETS)
         fix = f"did you mean {near!r}?" if near else f"known worlds: {', '.join(PRESETS)}"
         raise ConfigError(Finding("config.value", f"there is no world {world!r}", "world", fix=fix))
-    return replace(PRESETS[world], **bind(Knobs, knobs, where="set"))
+    preset = PRESETS[world]
+    return replace(preset, **bind(type(preset), knobs, where="set"))

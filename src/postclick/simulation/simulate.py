@@ -17,7 +17,9 @@ from postclick.simulation.ali_ccp import AliCcpLayout
 from postclick.simulation.behaviour import BEHAVIOUR_COLUMNS, psc_gap
 from postclick.simulation.chunks import Chunk, Outcomes, Plan, draw, draw_outcomes, plan, solve
 from postclick.simulation.parquet import ParquetFile, ParquetLayout
+from postclick.simulation.preferences import write_reward
 from postclick.simulation.presets import Knobs, resolve
+from postclick.simulation.reward import RewardKnobs
 from postclick.simulation.world import TRUTH_COLUMNS, WORLD_FORMAT, Layout, World
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def simulate(
     world
         A preset: a key of `PRESETS`.
     knobs
-        Knobs turned away from the preset: fields of `Knobs`.
+        Knobs turned away from the preset: fields of `Knobs`, of the world ``reward`` those of `RewardKnobs`.
     exposures
         Rows.
     seed
@@ -66,19 +68,21 @@ def simulate(
     Raises
     ------
     ConfigError
-        Unknown world, knob or layout (with the likely spelling), a value out of its range, or in-shop actions in the
-        layout ``ali-ccp``, which has no column for them.
+        Unknown world, knob or layout (with the likely spelling), a value out of its range, or in-shop actions or a
+        logged propensity in the layout ``ali-ccp``, which has no column for them.
     StorageError
         `out` exists and `force` is off, or the disk fails.
     """
     _check(exposures, seed, layout)
     turned = resolve(world, knobs)
-    _check_actions(turned, layout)
+    _check_columns(turned, layout)
     target = Path(out)
     files.check_free(target, force=force)
-    story = plan(turned, exposures, seed, full_vocabulary=full_vocabulary)
     with files.new_folder(target, "world", force=force) as folder:
-        tally = _write(story, folder, layout)
+        if isinstance(turned, RewardKnobs):
+            written = write_reward(turned, seed, exposures, folder)
+        else:
+            written = _written(plan(turned, exposures, seed, full_vocabulary=full_vocabulary), folder, layout)
         body = {
             "format": WORLD_FORMAT,
             "world": world,
@@ -87,9 +91,7 @@ def simulate(
             "seed": seed,
             "layout": layout,
             "full_vocabulary": full_vocabulary,
-            "vocabulary": plain(story.vocabularies),
-            "counts": tally.counts(),
-            "rates": tally.rates(),
+            **written,
         }
         files.write_json(folder / "world.json", body)
     return World.open(target)
@@ -110,11 +112,22 @@ def _check(exposures: int, seed: int, layout: str) -> None:
         raise ConfigError(*wrong)
 
 
-def _check_actions(knobs: Knobs, layout: str) -> None:
-    if knobs.action_rate and layout == "ali-ccp":
-        fix = "take the format parquet, or a world without actions"
-        what = "the files of ali-ccp have no column for in-shop actions"
+def _check_columns(knobs: Knobs | RewardKnobs, layout: str) -> None:
+    if isinstance(knobs, RewardKnobs):
+        asked = {"a vector": True}
+    else:
+        asked = {"in-shop actions": knobs.action_rate > 0, "a logged propensity": knobs.logged_propensity}
+    missing = [name for name, there in asked.items() if there]
+    if missing and layout == "ali-ccp":
+        fix = "take the format parquet, or a world without"
+        what = f"the files of ali-ccp have no column for {' and '.join(missing)}"
         raise ConfigError(Finding("config.value", what, "format", fix=fix))
+
+
+def _written(story: Plan, folder: Path, layout: Layout) -> dict[str, Any]:
+    """Write the rows; return what was counted of them."""
+    tally = _write(story, folder, layout)
+    return {"vocabulary": plain(story.vocabularies), "counts": tally.counts(), "rates": tally.rates()}
 
 
 def _write(story: Plan, folder: Path, layout: Layout) -> _Tally:

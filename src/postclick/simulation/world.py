@@ -16,6 +16,7 @@ from postclick.errors import DataError, Finding, InputMissingError
 from postclick.schema import Schema
 from postclick.simulation.behaviour import BEHAVIOUR_COLUMNS, Behaviour
 from postclick.simulation.presets import Knobs
+from postclick.simulation.reward import REWARD, RewardKnobs
 
 __all__ = ["TRUTH_COLUMNS", "WORLD_FORMAT", "Layout", "World"]
 
@@ -39,7 +40,8 @@ class World:
     schema
         Of its exposures.
     counts
-        ``clicks, conversions`` (after a click), ``orphan_conversions, users, items`` (entities exposed); with actions
+        ``clicks, conversions`` (after a click), ``orphan_conversions, users, items`` (entities exposed; the last three
+        not in the world ``reward``); with actions
         also ``actions`` (logged after a click), ``orphan_actions`` and ``conversions_without_action`` (logged ones).
     rates
         True means: ``ctr`` over exposures, ``cvr_click`` over clicks (expected), ``cvr_do`` over exposures, ``ctcvr``;
@@ -51,7 +53,7 @@ class World:
 
     path: Path
     preset: str
-    knobs: Knobs
+    knobs: Knobs | RewardKnobs
     seed: int
     exposures: int
     full_vocabulary: bool
@@ -77,10 +79,11 @@ class World:
             what = f"format {body.get('format')!r} is not {WORLD_FORMAT}"
             raise DataError(Finding("data.version", what, str(folder / "world.json"), fix="simulate the world again"))
         knobs = {name: None if value == "off" else value for name, value in body["knobs"].items()}
+        kind = RewardKnobs if body["world"] == REWARD else Knobs
         return cls(
             path=folder,
             preset=body["world"],
-            knobs=Knobs(**bind(Knobs, knobs, where="world.json.knobs")),
+            knobs=kind(**bind(kind, knobs, where="world.json.knobs")),
             seed=body["seed"],
             exposures=body["exposures"],
             full_vocabulary=body["full_vocabulary"],

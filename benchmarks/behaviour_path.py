@@ -147,7 +147,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--worlds", nargs="+", metavar="WITHOUT,OUTSIDE", help="of the six, such as 0.3,0 0.3,0.3")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=100, help="0 to 2 chose the settings, so they confirm nothing")
+    parser.add_argument(
+        "--first-seed", type=int, default=100, help="0 to 2 chose the settings, so they confirm nothing"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each")
     for name, value in asdict(Setting()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)

@@ -7,7 +7,7 @@ world or a training that is there is not made twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,16 @@ from postclick.training.loop import train
 from postclick.training.seeding import seed_torch
 from postclick.training.stopping import loss_name
 
-KNOBS: dict[str, Any] = {"ctr": 0.2, "cvr": 0.16, "underspecification": 0.5, "logged_propensity": True}
-"""Of every world; half of the CVR latent's variance is an interaction that an additive class cannot hold."""
+KNOBS: dict[str, Any] = {
+    "ctr": 0.2,
+    "cvr": 0.16,
+    "underspecification": 0.5,
+    "logged_propensity": True,
+    "users": 1_000,
+    "items": 500,
+}
+"""Of every world. Half of the CVR latent's variance is an interaction that an additive class cannot hold. Users and
+items are few (64 clicks a user), so that what is wrong is the class and not that ids have not been learned."""
 BASELINE = "mlp"
 SMALL = {"tower": {"hidden": []}, "trunk": "shared"}
 """A CVR class (and CTR class) that is additive in the ids and features: the misspecified towers."""
@@ -54,6 +62,7 @@ SYSTEMS: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 """Label -> key and arguments. All that weigh clicks read the logged propensity, but for the last two."""
 FEW = ("mlp", "esmm", "multi-ipw", "multi-dr", "escm2-ips", "escm2-dr")
+CAUSAL = tuple(name for name in SYSTEMS if name not in ("mlp", "esmm"))
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,35 @@ class Cell:
     systems: tuple[str, ...] = tuple(SYSTEMS)
     small: bool = True
     judged: str = ""
+
+
+STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
+GAIN, NO_LOSS = (1.0, 1.5), 0.0
+"""Strengths at which the bar is judged; the others are shown."""
+
+
+def _strength(strength: float) -> Cell:
+    judged = "gain" if strength in GAIN else "no loss" if strength == NO_LOSS else ""
+    return Cell(f"selection-{strength:g}", f"selection {strength:g}", {"selection": strength}, judged=judged)
+
+
+CELLS = (
+    *(_strength(strength) for strength in STRENGTHS),
+    Cell(
+        "confounder",
+        "selection 1 and an unobserved confounder of weight 1",
+        {"selection": 1.0, "unobserved_confounder": 1.0},
+    ),
+    Cell(
+        "wrong-propensity",
+        "selection 1.5, the logged propensity flattened by 0.7",
+        {"selection": 1.5, "propensity_misspecification": 0.7},
+        (*FEW, "multi-ipw, own ctr", "multi-dr, own ctr"),
+    ),
+    Cell("thin", "selection 1, thin overlap on 0.4 of the exposures", {"selection": 1.0, "thin_overlap": 0.4}, FEW),
+    Cell("never", "selection 1, 0.3 of the exposures never clicked", {"selection": 1.0, "support_violation": 0.3}, FEW),
+    Cell("large-class", "selection 1.5, towers 128-64-32", {"selection": 1.5}, FEW, small=False),
+)
 
 
 @dataclass(frozen=True)
@@ -172,8 +210,3 @@ def effective_share(labels: Labels, floor: float = 0.0) -> float:
     assert labels.propensity is not None
     weight = 1.0 / np.maximum(labels.propensity[labels.click == 1], max(floor, 1e-12))
     return float(weight.sum() ** 2 / (weight @ weight) / len(weight))
-
-
-def labels_of(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
-    """Return the labels that some cell has, in the table's order."""
-    return [name for name in names if any(name in cell.systems for cell in cells)]

@@ -22,7 +22,8 @@ from postclick.run.config import read_toml
 
 __all__ = ["DataSpec", "Experiment", "Grid", "RunSpec", "Seeds", "TableSpec"]
 
-_SECTIONS = ("data", "split", "training", "run", "seeds", "grid", "table")
+_SHARED = ("arguments", "training", "calibration")
+_SECTIONS = ("data", "split", *_SHARED, "run", "seeds", "grid", "table")
 DEFAULT_METRICS = ("ctr/auc@exposure", "cvr/auc@click", "ctcvr/auc@exposure", "ctcvr/logloss@exposure")
 Section = TypeVar("Section")
 
@@ -171,8 +172,8 @@ class Experiment:
         Rows of the table.
     split
         Settings of `prepare` for all data.
-    training
-        Training settings that all runs share; a run's own win.
+    shared
+        ``arguments``, ``training`` and ``calibration`` that all runs share; a run's own win.
     seeds, grid, table
         As their classes say.
 
@@ -185,7 +186,7 @@ class Experiment:
     data: Mapping[str, DataSpec]
     runs: tuple[RunSpec, ...]
     split: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    shared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds: Seeds = Seeds()
     grid: Grid = Grid()
     table: TableSpec = TableSpec()
@@ -218,7 +219,8 @@ class Experiment:
             raise ConfigError(*problems)
         sound_data = {name: entry for name, entry in data.items() if entry is not None}
         sound_runs = tuple(entry for entry in runs if entry is not None)
-        made = cls(sound_data, sound_runs, split, values.get("training", {}), seeds, grid, table)
+        shared = {name: values.get(name, {}) for name in _SHARED}
+        made = cls(sound_data, sound_runs, split, shared, seeds, grid, table)
         problems += made._problems()
         if problems:
             raise ConfigError(*problems)
@@ -244,7 +246,11 @@ class Experiment:
 
     def config(self, run: RunSpec, setting: Mapping[str, Any], *, seed: int) -> RunConfig:
         """Return the configuration of one run with one setting of the grid."""
-        values: dict[str, Any] = {"training": dict(self.training), "calibration": {}, "arguments": {}}
+        values: dict[str, Any] = {}
+        for section in _SHARED:
+            values[section] = {}
+            for name, value in _dotted(self.shared.get(section, {})):
+                _put(values, [section, *name.split(".")], None if value == "off" else value)
         for name, value in [*_dotted(run.set or {}), *setting.items()]:
             head, _, rest = name.partition(".")
             place = [head, *rest.split(".")] if head in ("training", "calibration") else ["arguments", *name.split(".")]

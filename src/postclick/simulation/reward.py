@@ -1,9 +1,9 @@
 r"""The world of a reward model: a precomputed vector a row, annotated where somebody chose to, preferred or not.
 
 **Rows.** x ~ N(0, I) in `size` dimensions, as an encoder would leave it, in float32; it is all that the log shows.
-u, v, w = x . a, x . b, x . c along orthonormal directions that nobody logs. u is quality, v the length of an answer: the
-shorter the better below the average, all alike above it. With k = `bend`, and h(v) = (max(-v, 0) - m) / s where m and s
-are its mean and sd::
+u, v, w = x . a, x . b, x . c along orthonormal directions that nobody logs. u is quality, v the length of an answer:
+the shorter the better below the average, all alike above it. With k = `bend`, and h(v) = (max(-v, 0) - m) / s where m
+and s are its mean and sd::
 
     f_i         = sqrt(1 - k) u_i + sqrt(k) h(v_i)                              mean 0, variance 1
     preferred_i ~ Bernoulli(cvr_i)     cvr_i = sigmoid(b + spread f_i)

@@ -35,6 +35,7 @@ from behaviour_worlds import (
     Split,
     chain_bias,
     load,
+    load_centred,
     make_log,
     split_truth,
     train_piece,
@@ -102,7 +103,7 @@ def percent(bias: Bias) -> str:
 def report(pieces: Sequence[Piece], cell: Cell) -> tuple[list[str], list[str]]:
     """Return the table of a cell, and its rows of the table of biases."""
     folder, setting = pieces[0].folder, pieces[0].setting
-    log, world = make_log(folder, cell, setting.exposures), World.open(folder / cell.name / "world")
+    log, world = make_log(folder, cell, setting), World.open(folder / cell.name / "world")
     train, test = split_truth(log, world, "train"), split_truth(log, world, "test")
     labels = log.split("test").labels()
     names = list(dict.fromkeys(piece.system for piece in pieces))
@@ -110,7 +111,8 @@ def report(pieces: Sequence[Piece], cell: Cell) -> tuple[list[str], list[str]]:
     scored = {name: [scores for scores, _ in entries] for name, entries in kept.items()}
     steps = {name: mean(best for _, best in entries) for name, entries in kept.items()}
     baseline = BASELINE if BASELINE in scored else None
-    compared = compare(scored, labels, truth=test.truth, metrics=METRICS, baseline=baseline)
+    several = len(scored) > 1
+    compared = compare(scored, labels, truth=test.truth, metrics=METRICS, baseline=baseline) if several else None
     heading = f"**{100 * cell.without:g} % without action, {100 * cell.outside:g} % outside the window**: "
     table = [
         f"{heading}{log.spec.rows:,.0f} training exposures, {log.spec.conversions:,.0f} conversions, "
@@ -119,16 +121,19 @@ def report(pieces: Sequence[Piece], cell: Cell) -> tuple[list[str], list[str]]:
         f"| system | {' | '.join(METRICS)} | steps | against {BASELINE} |",
         "|---|" + "---:|" * 4 + "---|",
         *exact_rows(labels, test, names),
-        *system_rows(compared, steps),
+        *([] if compared is None else system_rows(compared, steps)),
         "",
     ]
-    against = scored.get(BASELINE)
+    means = {name: [scores.probability("ctcvr") for scores in seeds] for name, seeds in scored.items()}
+    against = means.get(BASELINE)
     biases = []
     for name in (name for name in CHAINS if name in scored and len(scored[name]) > 1):
-        alone = chain_bias(name, scored[name], None, train, test)
-        beside = percent(chain_bias(name, scored[name], against, train, test)) if against else ""
+        alone = chain_bias(name, means[name], None, train, test)
+        beside = percent(chain_bias(name, means[name], against, train, test)) if against else ""
+        own = [load_centred(piece) for piece in pieces if piece.system == name]
+        centred = percent(chain_bias(name, own, None, train, test))
         where = f"{cell.without:g} / {cell.outside:g}"
-        biases.append(f"| {where} | {name} | {100 * alone.formula:+.1f} | {percent(alone)} | {beside} |")
+        biases.append(f"| {where} | {name} | {100 * alone.formula:+.1f} | {percent(alone)} | {centred} | {beside} |")
     return table, biases
 
 
@@ -173,7 +178,7 @@ def main() -> None:
         file=sys.stderr,
     )
     for cell in cells_of(chosen.worlds):
-        make_log(chosen.out, cell, setting.exposures)
+        make_log(chosen.out, cell, setting)
         pieces = [
             Piece(chosen.out, cell, system, seed, setting)
             for seed in range(chosen.first_seed, chosen.first_seed + chosen.seeds)
@@ -189,7 +194,10 @@ def main() -> None:
         table, rows = report(pieces, cell)
         tables += table
         biases += rows
-    head = "| without / outside | system | formula, % | measured, % [95 %]: holds | less esm2's, % [95 %]: holds |"
+    head = (
+        "| without / outside | system | formula, % | measured, % [95 %]: holds | factors centred, % [95 %]: holds "
+        "| less esm2's, % [95 %]: holds |"
+    )
     print(
         "\n".join(
             [
@@ -197,7 +205,7 @@ def main() -> None:
                 "Bias of the mean CTCVR over exposures, of the true mean:",
                 "",
                 head,
-                "|---|---|---:|---|---|",
+                "|---|---|---:|---|---|---|",
                 *biases,
             ]
         )

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from postclick import files
+from postclick.data.arrays import Labels
 from postclick.data.log import ExposureLog, Truth
 from postclick.data.options import PrepareOptions
 from postclick.data.prepare import prepare
-from postclick.data.scores import Scores, log_odds
+from postclick.data.scores import Scores, log_odds, probability
 from postclick.data.sources.opening import open_source
 from postclick.metrics.significance import satterthwaite, student_quantile
 from postclick.models.catalog import build
@@ -84,6 +85,10 @@ class Setting:
     embedding: int = 8
     batch_size: int = 2000
     learning_rate: float = 3e-4
+    entities: int = 0  # users of the world, and twice its items; 0: the world's own, some 16,000
+
+    def entity_knobs(self) -> dict[str, int]:
+        return {"users": self.entities, "items": self.entities // 2} if self.entities else {}
 
     def training(self) -> TrainingConfig:
         return TrainingConfig(
@@ -110,7 +115,7 @@ class Piece:
         return self.folder / self.cell.name / f"{self.system.replace(', ', '-').replace(' ', '-')}-{self.seed}.npz"
 
 
-def make_log(folder: Path, cell: Cell, exposures: int) -> ExposureLog:
+def make_log(folder: Path, cell: Cell, setting: Setting) -> ExposureLog:
     """Simulate and prepare a cell, or take what is there.
 
     Rows are split at random: split by time the test split has later hours of the day, with a CTR 4 % above that of the
@@ -120,7 +125,8 @@ def make_log(folder: Path, cell: Cell, exposures: int) -> ExposureLog:
     if (at / "log" / files.MANIFEST).is_file():
         return ExposureLog(at / "log")
     at.mkdir(parents=True, exist_ok=True)
-    world = simulate(at / "world", world="behaviour", knobs=cell.knobs(), exposures=exposures, force=True)
+    knobs = {**cell.knobs(), **setting.entity_knobs()}
+    world = simulate(at / "world", world="behaviour", knobs=knobs, exposures=setting.exposures, force=True)
     truth, options = world.path / "truth.parquet", PrepareOptions(split="random")
     return prepare(open_source(world.path), at / "log", options, truth=truth, force=True, jobs=1)
 
@@ -136,9 +142,46 @@ def train_piece(piece: Piece) -> tuple[Piece, float]:
     found = score(model, log.split("test").blocks())
     with files.create(piece.path) as handle:
         kept: dict[str, Any] = {head: found.odds[head].astype(np.float32) for head in HEADS}
+        if "chain" in piece.system:
+            kept["centred"] = centred(
+                score(model, log.split("train").blocks()), found, log.split("train").labels(), piece
+            )
         kept |= {"derived": np.array(sorted(found.derived), str), "steps": result.best_step or 0}
         np.savez(handle, **kept)
     return piece, time.monotonic() - began
+
+
+def centred(own: Scores, found: Scores, labels: Labels, piece: Piece) -> Floats:
+    """Return the chain's CTCVR on `found` with each factor's mean put right on the very training rows it was fitted on.
+
+    Early stopping and dropout leave the mean of a network a few per cent off on its own rows, whatever it is a factor
+    of. An offset to the log-odds of each factor, P(o) on exposures, P(a | o) on clicks, P(b | a) on its action rows,
+    takes that away and nothing else: what is left is the chain's own bias, and what the factors miss of each other.
+    """
+    click, action = labels.click == 1, labels.action == 1
+    rows = (np.ones_like(click), click, action if "cart log" in piece.system else click & action)
+    told = (labels.click, labels.action, labels.conversion)
+    ctcvr = np.ones(len(found.odds["ctr"]))
+    for here, there, kept, label in zip(factors(own), factors(found), rows, told, strict=True):
+        assert label is not None
+        ctcvr *= probability(there + offset(here[kept], label[kept]))
+    return ctcvr
+
+
+def factors(scores: Scores) -> tuple[Floats, Floats, Floats]:
+    """Return the log-odds of P(o), P(a | o) and P(b | a) = P(a, b | o) / P(a | o)."""
+    action, both = (probability(scores.odds[head]) for head in ("action", "cvr"))
+    last = np.clip(both / action, 1e-7, 1.0 - 1e-7)
+    return scores.odds["ctr"], scores.odds["action"], np.log(last) - np.log1p(-last)
+
+
+def offset(odds: Floats, label: NDArray[np.int8]) -> float:
+    """Return what to add to the log-odds so that their mean probability is that of the label; by bisection."""
+    low, high = -5.0, 5.0
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if probability(odds + middle).mean() < label.mean() else (low, middle)
+    return (low + high) / 2.0
 
 
 def load(piece: Piece) -> tuple[Scores, int]:
@@ -197,8 +240,14 @@ class Bias:
         return self.low <= self.formula <= self.high
 
 
+def load_centred(piece: Piece) -> Floats:
+    """Read the CTCVR of `centred` that `train_piece` kept."""
+    with np.load(piece.path) as kept:
+        return kept["centred"].astype(np.float64)
+
+
 def chain_bias(
-    system: str, scored: Sequence[Scores], against: Sequence[Scores] | None, train: Split, test: Split
+    system: str, scored: Sequence[Floats], against: Sequence[Floats] | None, train: Split, test: Split
 ) -> Bias:
     """Hold the chain's bias, or its difference from `against` (an unbiased system's), against the formula.
 
@@ -209,13 +258,13 @@ def chain_bias(
     """
     gap = psc_gap(test.truth.ctr, test.paths, test.last_factor(system)).total
     mean = test.truth.ctcvr.mean()
-    values = np.array([scores.probability("ctcvr").mean() / mean - 1.0 for scores in scored])
+    values = np.array([ctcvr.mean() / mean - 1.0 for ctcvr in scored])
     own = psc_gap(train.truth.ctr, train.paths)
     k = float(train.paths.ctar @ train.paths.cvr_given_action)
     u, t = float(own.without_action.sum()), float(train.truth.ctr @ train.chain(system))
     label = t**2 / k / (k + u) ** 2
     if against is not None:
-        values = values - np.array([scores.probability("ctcvr").mean() / mean - 1.0 for scores in against])
+        values = values - np.array([ctcvr.mean() / mean - 1.0 for ctcvr in against])
         label = ((t - k) ** 2 / k + u) / (k + u) ** 2
     seed = float(values.var(ddof=1)) / len(values)
     width = student_quantile(satterthwaite([seed, label], [len(values) - 1.0, np.inf]), 0.05) * np.sqrt(seed + label)

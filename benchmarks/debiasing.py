@@ -4,7 +4,7 @@
 
 Every causal system, ESMM, `mlp` on clicks and the oracle, five training seeds a world, on worlds of rising `selection`
 and on worlds with one more fault each: an unobserved confounder, a wrong propensity, thin overlap, exposures that are
-never clicked. 400,000 exposures, CTR 20 %, CVR 16 %: over 10,000 training conversions. Metrics are of the test split
+never clicked. 800,000 exposures, CTR 20 %, CVR 16 %: some 20,000 training conversions. Metrics are of the test split
 against the true P(conversion | do(click), x); intervals and verdicts are paired and against `mlp` (`compare`).
 
 **Fixed before it was run** (from the equations, and from single trainings on world seed 7, training seed 0, which is
@@ -22,10 +22,14 @@ not reported; worlds here have seed 100, trainings seeds 10 to 14):
   the mean over clicks, and would put the bias back.
 - Each training stops on the one loss of conversions that its system observes, unweighted. Stopped on the sum, a CTR
   that still learns lets the CVR overfit: in the trial, 1.7 % of log-loss at selection 0, in systems that share a table.
+  NISE, whose CVR is a ranking and not a rate, stops on its CTR.
+- 800,000 exposures for the 400,000 that would do: weights cost variance, at selection 0 about .2 % of log-loss with
+  10,000 conversions and .1 % with 20,000, and what is asked is what they do to the bias.
 
 **The bar**: at each judged strength one of multi-dr / escm2-dr and one of multi-ipw / escm2-ips has a lower
-`cvr/logloss@world` than `mlp` with the 95 % interval clear of 0 (Holm over the table as well); without selection no
-causal system loses more than half a percent of log-loss (the end of the interval).
+`cvr/logloss@world` than `mlp` with the 95 % interval clear of 0 (Holm over the table as well); without selection none
+of those four loses more than half a percent of log-loss (the end of the interval). The other causal systems are told
+along: DDPO (its default label is too high, its page says so) and NISE are wrong in the mean whatever is selected.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ from datetime import date
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import torch
 
 from debiasing_worlds import (
@@ -57,7 +62,8 @@ from debiasing_worlds import (
 )
 from postclick import files
 from postclick.data.log import ExposureLog
-from postclick.evaluation import oracle
+from postclick.data.scores import Scores
+from postclick.evaluation import EvaluationRows, evaluate, oracle
 from postclick.evaluation.compare import compare
 from postclick.evaluation.comparison import EQUAL, Comparison, Difference
 from postclick.execution import cores, ordered_map
@@ -75,9 +81,9 @@ def described(log: ExposureLog, world: World) -> tuple[str, bool]:
     shares = effective_share(labels), effective_share(labels, floor)
     rates = world.rates
     words = (
-        f"{log.spec.rows:,.0f} training exposures, {log.spec.conversions:,.0f} conversions, {len(log.split('test')):,} "
-        f"for test; mean true CVR {rates['cvr_do']:.4f} over exposures, {rates['cvr_click']:.4f} over clicks; effective "
-        f"share of the clicks {shares[0]:.3f}, with the floor {shares[1]:.3f}"
+        f"{log.spec.rows:,.0f} training exposures, {log.spec.conversions:,.0f} conversions; {len(log.split('test')):,} "
+        f"test exposures; mean true CVR {rates['cvr_do']:.4f} over exposures, {rates['cvr_click']:.4f} over clicks; "
+        f"effective share of the clicks {shares[0]:.3f}, with the floor {shares[1]:.3f}"
     )
     return words, min(shares) > 0.1
 
@@ -131,16 +137,17 @@ def judgement(cell: Cell, compared: Comparison, overlaps: bool) -> list[str]:
         held = "held" if all(won) and overlaps else "**missed**" if overlaps else "not to be judged (effective share)"
         return [f"Bar, gain: {held}. Better than {BASELINE} {told}.", ""]
     if cell.judged == "no loss":
-        lost = [name for name in CAUSAL if name in differences and loses(differences[name])]
-        held = "**missed**" if lost else "held"
-        return [f"Bar, no loss: {held}. May lose more than half a percent: {', '.join(lost) or 'none'}.", ""]
+        lost = [name for name in CAUSAL if loses(differences.get(name))]
+        held = "**missed**" if set(lost) & {name for family in FAMILIES for name in family} else "held"
+        told = f"May lose more than half a percent, of all causal systems: {', '.join(lost) or 'none'}."
+        return [f"Bar, no loss: {held}. {told}", ""]
     return []
 
 
 def report(pieces: Sequence[Piece], cell: Cell) -> list[str]:
     """Return the table of a cell."""
     folder, setting = pieces[0].folder, pieces[0].setting
-    log, world = make_log(folder, cell, setting), World.open(folder / cell.name / "world")
+    log, world = make_log(folder, cell, setting), World.open(cell.log(folder) / "world")
     labels, truth = log.split("test").labels(), log.truth("test")
     assert truth is not None
     names = list(dict.fromkeys(piece.system for piece in pieces))
@@ -148,7 +155,13 @@ def report(pieces: Sequence[Piece], cell: Cell) -> list[str]:
     scored = {name: [scores for scores, _ in entries] for name, entries in kept.items()}
     baseline = BASELINE if BASELINE in scored else None
     compared = compare(scored, labels, truth=truth, metrics=METRICS, baseline=baseline)
-    best = oracle(labels, truth, metrics=METRICS)
+    exact = {"oracle": oracle(labels, truth, metrics=METRICS)}
+    if not np.array_equal(truth.cvr_do, truth.cvr_click):
+        # what a fit on clicks, weighted or not, comes to at best
+        odds = Scores({"cvr": np.log(truth.cvr_click) - np.log1p(-truth.cvr_click)}, {})
+        exact["P(conversion, given a click and x), exact"] = evaluate(
+            EvaluationRows(labels, odds, truth), metrics=METRICS
+        )
     size, overlaps = described(log, world)
     rows = []
     for name in names:
@@ -161,7 +174,10 @@ def report(pieces: Sequence[Piece], cell: Cell) -> list[str]:
         "",
         f"| system | {' | '.join(METRICS)} | steps | log-loss against {BASELINE} |",
         "|---|" + "---:|" * 4 + "---|",
-        "| oracle | " + " | ".join(f"{best[metric].value:.4f}" for metric in METRICS) + " | | |",
+        *(
+            f"| {name} | " + " | ".join(f"{found[metric].value:.4f}" for metric in METRICS) + " | | |"
+            for name, found in exact.items()
+        ),
         *rows,
         "",
         *judgement(cell, compared, overlaps),

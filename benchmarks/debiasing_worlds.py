@@ -39,7 +39,7 @@ KNOBS: dict[str, Any] = {
     "items": 500,
 }
 """Of every world. Half of the CVR latent's variance is an interaction that an additive class cannot hold. Users and
-items are few (64 clicks a user), so that what is wrong is the class and not that ids have not been learned."""
+items are few (128 clicks a user), so that what is wrong is the class and not that ids have not been learned."""
 BASELINE = "mlp"
 SMALL = {"tower": {"hidden": []}, "trunk": "shared"}
 """A CVR class (and CTR class) that is additive in the ids and features: the misspecified towers."""
@@ -83,6 +83,8 @@ class Cell:
         Towers that are additive in the ids; else the systems' defaults.
     judged
         ``gain``, ``no loss``, or "" for a world that is shown and not judged.
+    world
+        Cell whose world and log it shares; "" has its own.
     """
 
     name: str
@@ -91,6 +93,11 @@ class Cell:
     systems: tuple[str, ...] = tuple(SYSTEMS)
     small: bool = True
     judged: str = ""
+    world: str = ""
+
+    def log(self, folder: Path) -> Path:
+        """Return where its world and log are."""
+        return folder / (self.world or self.name)
 
 
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -118,7 +125,7 @@ CELLS = (
     ),
     Cell("thin", "selection 1, thin overlap on 0.4 of the exposures", {"selection": 1.0, "thin_overlap": 0.4}, FEW),
     Cell("never", "selection 1, 0.3 of the exposures never clicked", {"selection": 1.0, "support_violation": 0.3}, FEW),
-    Cell("large-class", "selection 1.5, towers 128-64-32", {"selection": 1.5}, FEW, small=False),
+    Cell("large-class", "selection 1.5, towers 128-64-32", {"selection": 1.5}, FEW, small=False, world="selection-1.5"),
 )
 
 
@@ -126,7 +133,7 @@ CELLS = (
 class Setting:
     """What all worlds and trainings of a folder have in common."""
 
-    exposures: int = 400_000
+    exposures: int = 800_000
     world_seed: int = 100
     max_epochs: int = 12
     patience: int = 6
@@ -169,7 +176,7 @@ class Piece:
 
 def make_log(folder: Path, cell: Cell, setting: Setting) -> ExposureLog:
     """Simulate and prepare a cell, or take what is there; rows are split at random, so all splits have one rate."""
-    at = folder / cell.name
+    at = cell.log(folder)
     if (at / "log" / files.MANIFEST).is_file():
         return ExposureLog(at / "log")
     at.mkdir(parents=True, exist_ok=True)
@@ -182,21 +189,25 @@ def make_log(folder: Path, cell: Cell, setting: Setting) -> ExposureLog:
 def train_piece(piece: Piece) -> tuple[Piece, float]:
     """Train once and keep the test split's CVR, uncalibrated; returns seconds."""
     began = time.monotonic()
-    log = ExposureLog(piece.folder / piece.cell.name / "log")
+    log = ExposureLog(piece.cell.log(piece.folder) / "log")
     seed_torch(piece.seed, "model")
     model = build(SYSTEMS[piece.system][0], log.spec, piece.arguments())
-    result = train(model, log, piece.setting.training(watched(model)), seed=piece.seed)
+    result = train(model, log, piece.setting.training(watched(piece.system, model)), seed=piece.seed)
     found = score(model, log.split("test").blocks())
+    piece.path.parent.mkdir(parents=True, exist_ok=True)
     with files.create(piece.path) as handle:
         kept: dict[str, Any] = {"cvr": found.odds["cvr"].astype(np.float32), "steps": result.best_step or 0}
         np.savez(handle, **kept)
     return piece, time.monotonic() - began
 
 
-def watched(model: ConversionModel) -> str:
-    """Return the one loss of conversions that a system observes: a CTR that still learns would overfit the CVR."""
-    (found,) = (loss_name(head, where) for head, where in model.observed if head != "ctr")
-    return found
+def watched(system: str, model: ConversionModel) -> str:
+    """Return the loss that stops a training: that of conversions, as a CTR that still learns would overfit the CVR.
+
+    NISE stops on its CTR. Its CVR is a ranking and not a rate, so its log-loss is best before anything is learned.
+    """
+    losses = {head: loss_name(head, where) for head, where in model.observed}
+    return losses["ctr"] if system == "nise" else next(losses[head] for head in ("cvr", "ctcvr") if head in losses)
 
 
 def load(piece: Piece) -> tuple[Scores, int]:

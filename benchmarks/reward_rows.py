@@ -1,12 +1,12 @@
-"""Rows of the CausalRM protocol from your own vectors and graded labels (SYSTEMS 13.6; arXiv 2603.18736).
+"""Rows of the CausalRM protocol from your own vectors and graded labels (arXiv 2603.18736).
 
-    python benchmarks/reward_rows.py LABELLED.parquet OUT [--embedding COLUMN] [--label COLUMN] [--protocol positive|both]
+    python benchmarks/reward_rows.py LABELLED.parquet OUT --embedding embedding --label label --protocol positive
 
-Writes ``train.parquet``, ``test.parquet`` and ``schema.toml`` for ``postclick prepare --train ... --test ... --schema``.
-y = 1 where the label is over the median of the levels that occur. Labels are rescaled to 1..5 and a row is looked at
-with chance pi = min(k alpha^(5 - label), 1), k such that their mean is --rate. ``positive``: only positive rows that are
-looked at are annotated, the protocol; ``both``: whatever is looked at is. A fifth of the rows is the test split, where
-every row is annotated with its clean label.
+Writes ``train.parquet``, ``test.parquet`` and ``schema.toml`` for ``postclick prepare``. y = 1 where the label is over
+the median of the levels that occur. Labels are rescaled to 1..5 and a row is looked at with chance
+pi = min(k alpha^(5 - label), 1), k such that their mean is --rate. ``positive``, the protocol: only positive rows that
+are looked at are annotated; ``both``: whatever is looked at is. A fifth of the rows is the test split, where every row
+is annotated with its clean label.
 """
 
 from __future__ import annotations
@@ -75,9 +75,8 @@ def main() -> None:
         with files.create(given.out / f"{name}.parquet") as handle:
             pq.write_table(table.filter(pa.array(part)), handle)
     files.write_text(given.out / "schema.toml", Schema((EmbeddingFeature("embedding", size),), names).to_toml())
-    print(
-        f"{int((~test).sum())} training rows, {int(columns['annotated'][~test].sum())} annotated; {int(test.sum())} test"
-    )
+    annotated = int(columns["annotated"][~test].sum())
+    print(f"{int((~test).sum())} training rows, {annotated} of them annotated; {int(test.sum())} test rows")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,20 @@ def test_a_run_wins_over_the_shared_training_table(small):
     assert experiment.config(experiment.runs[1], {}, seed=0).training.max_epochs == 1
 
 
+def test_arguments_and_calibrators_are_shared_and_a_run_wins_over_them(small):
+    small |= {
+        "arguments": {"tower": {"hidden": [7], "dropout": [0.0]}, "embedding_size": 12},
+        "calibration": {"cvr": "none"},
+    }
+    experiment = Experiment.from_dict(small)
+    plain, own = (experiment.config(run, {}, seed=0) for run in experiment.runs)
+    assert (plain.arguments["embedding_size"], own.arguments["embedding_size"]) == (12, 4)
+    assert plain.arguments["tower"]["hidden"] == own.arguments["tower"]["hidden"] == [7]
+    assert plain.calibration.cvr == own.calibration.cvr == "none"
+    with pytest.raises(ConfigError, match="expected a table, got 3"):
+        Experiment.from_dict(small | {"arguments": 3})
+
+
 def test_all_mistakes_are_told_together(small):
     small["runs"] = []
     small["data"]["small"]["exposurs"] = 3

@@ -68,3 +68,9 @@ def test_what_is_not_a_header_is_refused(change):
 def test_what_is_not_even_a_table(form):
     with pytest.raises(TrustError, match=r"bundle\.malformed"):
         Header.from_dict(form)
+
+
+def test_a_log_without_ids_has_a_table_of_no_rows():
+    form = header().to_dict()
+    form["spec"] = form["spec"] | {"table_rows": 0}
+    assert Header.from_dict(form).spec["table_rows"] == 0

@@ -255,3 +255,29 @@ def test_naive_imputation_takes_unclicked_rows_for_negatives(tiny):
     expected = (batch.weight * joint).sum() / batch.weight.sum()
     assert float(terms["cvr"].detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     assert set(terms) == {"ctr", "cvr"}
+
+
+@pytest.mark.parametrize(
+    ("label", "propensity", "rate"),
+    [
+        (0.0, "one", 0.06),  # unclicked rows are negatives: CTR * CVR
+        (0.0, "ctr", 0.3),  # weighted clicks stand for all exposures
+        (None, "one", 0.3),  # the log's CVR everywhere
+        (0.5, "one", 0.5 + 0.2 * (0.3 - 0.5)),
+    ],
+)
+def test_under_a_constant_label_the_head_starts_at_the_mean_it_fits(label, propensity, rate, tiny):
+    spec = dataclasses.replace(tiny[0], rows=100.0, clicks=20.0, conversions=6.0)
+    assert ImputedRisk(constant_label=label).constant_rate(propensity, spec) == pytest.approx(rate)
+    everywhere = dataclasses.replace(spec, conversions=20.0)
+    assert ImputedRisk(constant_label=0.0).constant_rate("logged", everywhere) == pytest.approx(0.2)
+
+
+def test_negatives_are_everywhere_under_a_constant_label_below_one(tiny):
+    def says(**arguments):
+        return build("multi-dr", tiny[0], arguments).negatives_everywhere
+
+    assert says(imputation="constant", risk={"constant_label": 0.0})
+    assert not says(imputation="constant")
+    assert not says(imputation="constant", risk={"constant_label": 1.0})
+    assert not says()

@@ -58,6 +58,8 @@ def test_what_each_form_says_of_itself(spec, conversion, kind, observed, rate):
     model = MLP(spec, conversion=conversion)
     assert model.heads == {"ctr": "head", "cvr": kind, "ctcvr": "head"}
     assert model.observed == (("ctr", "exposure"), observed)
+    assert not model.negatives_everywhere
+    assert MLP(spec, click_space="aman").negatives_everywhere
     bias = model.conversion_network.heads["conversion"].linear.bias
     assert torch.sigmoid(bias).item() == pytest.approx(rate, rel=1e-5)
     assert len(list(model.tables())) == 2
@@ -149,7 +151,7 @@ def test_draws_have_the_mean_of_evaluation_and_follow_the_generator(spec, exposu
     assert model.loss(model(batch), batch).terms["cvr"].item() == drawn[0]
 
 
-def test_unbias_accepts_every_click_under_the_floor_and_none_is_counted_twice(spec, exposures):
+def test_under_the_floor_every_click_is_accepted(spec, exposures):
     given = exposures(400)
     model, found = conversion_loss(
         spec, given, train=True, click_space="unbias", sampling=Sampling(propensity_floor=1.0)

@@ -74,3 +74,12 @@ def test_in_a_log_of_clicks_the_action_is_judged_as_ever():
     with pytest.raises(DataError, match="the action head has one class only"):
         constant_heads(clicks, acting, population="click")
     assert set(constant_heads(clicks, acting, population="click", allow=True)) == {"ctr", "action"}
+
+
+def test_where_unclicked_rows_are_negatives_every_click_may_convert():
+    positive = labels([0, 1, 1], [0, 1, 1])
+    with pytest.raises(DataError, match="the cvr head has one class only"):
+        constant_heads(positive, HEADS)
+    assert constant_heads(positive, HEADS, negatives_everywhere=True) == {}
+    nothing = labels([0, 1, 1], [0, 0, 0])
+    assert constant_heads(nothing, HEADS, allow=True, negatives_everywhere=True) == {"cvr": Constant(0, 3)}

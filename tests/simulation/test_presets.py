@@ -16,7 +16,7 @@ FAULTS = {
 
 
 def test_the_presets_differ_in_selection_alone_but_for_the_one_with_actions():
-    assert set(PRESETS) == {"selection", "no-bias", "behaviour"}
+    assert set(PRESETS) == {"selection", "no-bias", "behaviour", "reward"}
     assert [name for name, knobs in PRESETS.items() if knobs.action_rate] == ["behaviour"]
     selection, no_bias = PRESETS["selection"], PRESETS["no-bias"]
     assert selection.selection > 0

@@ -211,6 +211,10 @@ class Experiment:
         table = part(TableSpec, values.get("table", {}), "table")
         split = values.get("split", {})
         part(PrepareOptions, split, "split")
+        shared = {name: values.get(name, {}) for name in _SHARED}
+        for name, table_of_all in shared.items():
+            if not isinstance(table_of_all, Mapping):
+                problems.append(Finding("config.value", f"expected a table, got {table_of_all!r}", name))
         if not data:
             problems.append(Finding("config.value", "no data", "data", fix="add a table [data.NAME]"))
         if not runs:
@@ -219,7 +223,6 @@ class Experiment:
             raise ConfigError(*problems)
         sound_data = {name: entry for name, entry in data.items() if entry is not None}
         sound_runs = tuple(entry for entry in runs if entry is not None)
-        shared = {name: values.get(name, {}) for name in _SHARED}
         made = cls(sound_data, sound_runs, split, shared, seeds, grid, table)
         problems += made._problems()
         if problems:

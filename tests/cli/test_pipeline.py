@@ -207,7 +207,7 @@ def files_config(run: Path) -> dict[str, Any]:
     ("arguments", "code", "words"),
     [
         ([], 64, "no system named"),
-        (["--system", "esm"], 78, "did you mean 'esmm'?"),
+        (["--system", "esmmm"], 78, "did you mean 'esmm'?"),
         (["--system", "esmm", "--set", "embeding_size=4"], 78, "did you mean 'embedding_size'?"),
         (["--system", "esmm", "--set", "training.bacth_size=4"], 78, "did you mean 'batch_size'?"),
         (["--system", "esmm", "--set", "training=3"], 78, "expected a table, got 3"),

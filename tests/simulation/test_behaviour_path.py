@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from postclick.data.log import Truth
-from postclick.data.scores import Scores, log_odds
 from postclick.simulation import Behaviour, Knobs
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -29,8 +28,8 @@ def constant_split(worlds, rows: int):
     return worlds.Split(Truth(ctr, paths.cvr, paths.cvr, ctr * paths.cvr), paths)
 
 
-def scored(*ctcvr: float) -> list[Scores]:
-    return [Scores({"ctcvr": log_odds(np.log([p]), np.log1p([-p]))}, {}) for p in ctcvr]
+def scored(*ctcvr: float) -> list[np.ndarray]:
+    return [np.array([p]) for p in ctcvr]
 
 
 def test_every_world_can_be_drawn(worlds):
@@ -68,6 +67,26 @@ def test_the_interval_of_the_bias_by_hand(worlds):
     variance = ((8 - 20) ** 2 / 20 + 6) / 26**2
     assert cart.high - cart.value == pytest.approx(1.959964 * variance**0.5, rel=1e-5)
     assert not worlds.chain_bias("chain", scored(0.026, 0.026), scored(0.026, 0.026), split, replace(split)).holds
+
+
+def test_an_offset_puts_the_mean_right(worlds):
+    rng = np.random.default_rng(0)
+    odds, label = rng.normal(-1.0, 2.0, 500), (rng.random(500) < 0.6).astype(np.int8)
+    moved = 1.0 / (1.0 + np.exp(-(odds + worlds.offset(odds, label))))
+    assert moved.mean() == pytest.approx(label.mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize(("system", "last"), [("chain", 2 / 4), ("chain, cart log", 2 / 5)])
+def test_each_factor_is_centred_on_its_own_rows(worlds, system, last):
+    # 10 exposures: 6 clicks, 4 of them act, 2 of the 4 convert, and a click without action converts; 1 action elsewhere
+    click = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0], np.int8)
+    action = np.array([1, 1, 1, 1, 0, 0, 1, 0, 0, 0], np.int8)
+    conversion = np.array([1, 1, 0, 0, 1, 0, 0, 0, 0, 0], np.int8)
+    said = {"ctr": 0.5, "action": 0.25, "cvr": 0.05}
+    scores = Scores({head: np.full(10, np.log(p) - np.log1p(-p)) for head, p in said.items()}, {})
+    piece = worlds.Piece(None, worlds.Cell(0.3, 0.3), system, 0, worlds.Setting())
+    found = worlds.centred(scores, scores, Labels(click, conversion, action=action), piece)
+    np.testing.assert_allclose(found, 0.6 * (4 / 6) * last, rtol=1e-9)
 
 
 def student(df: float) -> float:

@@ -71,6 +71,8 @@ def test_exposures_run_through_the_days_in_order_of_time():
 def test_without_selection_clicks_are_a_fair_sample_with_it_they_are_not():
     ratios = {}
     for name, knobs in PRESETS.items():
+        if not isinstance(knobs, Knobs):
+            continue
         story = plan(knobs, CHUNK_ROWS, seed=0)
         outcomes = draw_outcomes(story, solve(story), draw(story, 0))
         ratios[name] = np.average(outcomes.cvr_do, weights=outcomes.ctr) / outcomes.cvr_do.mean()

@@ -71,7 +71,8 @@ SourceKey: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="`tabular` (CSV, Parquet, Arrow), `ali-ccp`, `aliexpress`, `coat`, `kuairec`, `yahoo-r3`, `rees46`; else found.",
+        help="`tabular` (CSV, Parquet, Arrow), `ali-ccp`, `aliexpress`, `coat`, `kuairec`, `yahoo-r3`, `rees46`; "
+        "else found out.",
     ),
 ]
 FieldChoice: TypeAlias = Annotated[FieldSet, typer.Option(help="Ali-CCP's 18 single-valued columns, or all fields.")]

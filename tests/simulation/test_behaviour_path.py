@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from postclick.data.arrays import Labels
 from postclick.data.log import Truth
+from postclick.data.scores import Scores
 from postclick.simulation import Behaviour, Knobs
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

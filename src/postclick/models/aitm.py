@@ -13,11 +13,11 @@ from postclick.losses.constraints import expectation_calibrator
 from postclick.losses.entire_space import click_loss, joint_loss
 from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import Interactions
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
 from postclick.models.batching import batch_labels
 from postclick.nn.attention_transfer import AttentionTransfer
 from postclick.nn.embedding import FeatureEncoder
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Head, Perceptron, Tower
 
 __all__ = ["AITM"]
@@ -95,7 +95,7 @@ class AITM(ConversionModel):
         information_dropout: Annotated[float, Argument("rate after the information layer", low=0.0, high=0.5)] = 0.3,
         attention_bias: Annotated[bool, Argument("whether the projections of the attention have a bias")] = False,
         calibrator: Annotated[float, Argument("weight of max(ctcvr - ctr, 0); 0: off", low=0.0, high=1.0)] = 0.6,
-        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
+        interaction: Interactions = None,
     ) -> None:
         super().__init__(spec)
         if not 0.0 <= calibrator < float("inf"):

@@ -12,14 +12,15 @@ from postclick.data.log import LogSpec
 from postclick.losses.entire_space import click_loss, joint_loss
 from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import Biases, EmbeddingSize, Interactions, Propensity, TrunkChoice, TrunkExperts
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
 from postclick.models.batching import batch_labels
-from postclick.models.debiasing import PropensityName, check_propensity, propensities
+from postclick.models.debiasing import check_propensity, propensities
+from postclick.models.task_heads import product_outputs
 from postclick.models.two_sided import TwoSidedRisk
 from postclick.nn.experts import Experts, gate_use, gates_of
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Tower
-from postclick.nn.trunk import TaskNetwork, TrunkName
+from postclick.nn.trunk import TaskNetwork
 
 __all__ = ["DCMT", "DCMTRisk"]
 
@@ -123,14 +124,14 @@ class DCMT(ConversionModel):
         self,
         spec: LogSpec,
         *,
-        propensity: Annotated[PropensityName, Argument("where P(click | x) comes from")] = "ctr",
+        propensity: Propensity = "ctr",
         risk: Annotated[DCMTRisk, Argument("how both sides are weighted and tied")] = DCMTRisk(),
-        trunk: Annotated[TrunkName, Argument("what the towers share beside the table; shared: nothing")] = "shared",
-        experts: Annotated[Experts, Argument("experts of the trunks mmoe and ple")] = Experts(),  # noqa: B008 (frozen)
+        trunk: TrunkChoice = "shared",
+        experts: TrunkExperts = Experts(),  # noqa: B008 (frozen)
         tower: Annotated[Tower, Argument("hidden layers of each tower")] = Tower(),  # noqa: B008 (frozen)
-        embedding_size: Annotated[int, Argument("width of an embedding", low=4, high=64)] = 8,
-        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
-        biases: Annotated[bool, Argument("user, item and global biases of the trunk mf")] = True,
+        embedding_size: EmbeddingSize = 8,
+        interaction: Interactions = None,
+        biases: Biases = True,
     ) -> None:
         super().__init__(spec)
         check_propensity(propensity, spec)
@@ -160,9 +161,7 @@ class DCMT(ConversionModel):
     def forward(self, batch: Batch) -> Outputs:
         """Return ctr, cvr and their product; extras are the counterfactual logit, and gates where there are any."""
         found = self.network(batch.features)
-        ctr, cvr = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", "cvr"))  # [B]
-        extras = {COUNTERFACTUAL: found.logits[COUNTERFACTUAL], **found.gate_extras()}
-        return Outputs(ctr, cvr, ctcvr=ctr * cvr, extras=extras)
+        return product_outputs(found, {COUNTERFACTUAL: found.logits[COUNTERFACTUAL]})
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return ``ctr``, ``ctcvr``, ``cvr``, ``counterfactual``, ``complement``; both weights are detached."""

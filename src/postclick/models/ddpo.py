@@ -14,15 +14,16 @@ from postclick.data.log import LogSpec
 from postclick.losses.entire_space import click_loss, clicked_conversion_loss, joint_loss
 from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import Biases, Interactions, Propensity, TrunkChoice, TrunkExperts
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
 from postclick.models.batching import batch_labels
-from postclick.models.debiasing import PropensityName, check_propensity, propensities
+from postclick.models.debiasing import check_propensity, propensities
+from postclick.models.task_heads import product_outputs
 from postclick.models.two_sided import TwoSidedRisk
 from postclick.nn.attention_transfer import AttentionTransfer
 from postclick.nn.experts import Experts, gate_use, gates_of
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Perceptron, Tower
-from postclick.nn.trunk import TaskNetwork, TrunkName
+from postclick.nn.trunk import TaskNetwork
 
 __all__ = ["DDPO", "CausalTransfer", "DDPORisk"]
 
@@ -195,17 +196,17 @@ class DDPO(ConversionModel):
         self,
         spec: LogSpec,
         *,
-        propensity: Annotated[PropensityName, Argument("where P(click | x) comes from")] = "ctr",
+        propensity: Propensity = "ctr",
         risk: Annotated[DDPORisk, Argument("the losses and how both sides are weighted")] = DDPORisk(),
         transfer: Annotated[
             CausalTransfer | None, Argument("what the CVR's tower takes over from the other two")
         ] = CausalTransfer(),
-        trunk: Annotated[TrunkName, Argument("what the towers share beside the table; shared: nothing")] = "shared",
-        experts: Annotated[Experts, Argument("experts of the trunks mmoe and ple")] = Experts(),  # noqa: B008 (frozen)
+        trunk: TrunkChoice = "shared",
+        experts: TrunkExperts = Experts(),  # noqa: B008 (frozen)
         tower: Annotated[Tower, Argument("hidden layers of each tower")] = Tower(),  # noqa: B008 (frozen)
         embedding_size: Annotated[int, Argument("width of an embedding", paper=5, low=4, high=64)] = 8,
-        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
-        biases: Annotated[bool, Argument("user, item and global biases of the trunk mf")] = True,
+        interaction: Interactions = None,
+        biases: Biases = True,
     ) -> None:
         super().__init__(spec)
         check_propensity(propensity, spec)
@@ -249,9 +250,7 @@ class DDPO(ConversionModel):
             return {**hidden, "cvr": fused}
 
         found = self.network(batch.features, exchange)
-        ctr, cvr = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", "cvr"))  # [B]
-        extras = {CONVERSION: found.logits[CONVERSION], **attention, **found.gate_extras()}
-        return Outputs(ctr, cvr, ctcvr=ctr * cvr, extras=extras)
+        return product_outputs(found, {CONVERSION: found.logits[CONVERSION], **attention})
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the terms ``ctr``, ``conversion``, ``cvr`` and ``ctcvr``; weights and soft label are detached."""

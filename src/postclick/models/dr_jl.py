@@ -9,6 +9,7 @@ from postclick.data.log import LogSpec
 from postclick.losses.entire_space import click_loss
 from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import EmbeddingSize, Interactions
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs, Phase
 from postclick.models.batching import batch_labels
 from postclick.models.debiasing import (
@@ -20,7 +21,6 @@ from postclick.models.debiasing import (
     propensities,
     robust_rows,
 )
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Tower
 from postclick.nn.trunk import TaskNetwork
 
@@ -104,8 +104,8 @@ class DRJL(ConversionModel):
             Literal["shared", "mf", "ncf"], Argument("what a network reads: features, or user and item", paper="mf")
         ] = "shared",
         tower: Annotated[Tower, Argument("hidden layers of each network")] = Tower(),  # noqa: B008 (frozen)
-        embedding_size: Annotated[int, Argument("width of an embedding", low=4, high=64)] = 8,
-        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
+        embedding_size: EmbeddingSize = 8,
+        interaction: Interactions = None,
         biases: Annotated[bool, Argument("user, item and global biases of mf")] = True,
     ) -> None:
         super().__init__(spec)

@@ -10,16 +10,15 @@ from torch import nn
 from postclick.binding import Argument
 from postclick.data.log import LogSpec
 from postclick.losses.entire_space import click_loss, joint_loss
-from postclick.losses.probability import LogProbability
 from postclick.losses.propensity import ips_risk
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import Biases, EmbeddingSize, Interactions, Propensity, TrunkChoice, TrunkExperts
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs, Phase
 from postclick.models.batching import batch_labels
 from postclick.models.debiasing import (
     IMPUTATION,
     ImputationName,
     ImputedRisk,
-    PropensityName,
     WeightedRisk,
     alternating_phases,
     check_propensity,
@@ -27,22 +26,16 @@ from postclick.models.debiasing import (
     propensities,
     robust_rows,
 )
+from postclick.models.task_heads import product_outputs
 from postclick.nn.experts import Experts, gate_use, gates_of
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Tower
 from postclick.nn.trunk import TaskNetwork, TrunkName
 
 __all__ = ["ESCM2DR", "ESCM2IPS", "ESCM2DRRisk", "ESCM2IPSRisk"]
 
-Biases = Annotated[bool, Argument("user, item and global biases of the trunk mf")]
 Counterfactual = Annotated[float, Argument("weight of the counterfactual risk; 0 is ESMM", low=0.0, high=5.0)]
-EmbeddingSize = Annotated[int, Argument("width of an embedding", low=4, high=64)]
-ExpertShape = Annotated[Experts, Argument("experts of the trunks mmoe and ple")]
 Global = Annotated[float, Argument("weight of the global risk, that of the ctcvr", low=0.0, high=5.0)]
-Interactions = Annotated[Interaction | None, Argument("products of features beside the features")]
 Layers = Annotated[Tower | None, Argument("hidden layers of each tower; off: none over experts, else 128-64-32")]
-Propensity = Annotated[PropensityName, Argument("where P(click | x) comes from")]
-TrunkChoice = Annotated[TrunkName, Argument("what the towers share beside the table; shared: nothing")]
 
 CITATION = Citation(
     title="ESCM2: Entire Space Counterfactual Multi-Task Model for Post-Click Conversion Rate Estimation",
@@ -149,7 +142,7 @@ class ESCM2IPS(ConversionModel):
         propensity: Propensity = "ctr",
         risk: Annotated[ESCM2IPSRisk, Argument("weights of the risks and of clicks")] = ESCM2IPSRisk(),
         trunk: TrunkChoice = "mmoe",
-        experts: ExpertShape = Experts(),  # noqa: B008 (frozen)
+        experts: TrunkExperts = Experts(),  # noqa: B008 (frozen)
         tower: Layers = None,
         embedding_size: EmbeddingSize = 8,
         interaction: Interactions = None,
@@ -182,9 +175,7 @@ class ESCM2IPS(ConversionModel):
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ctr, cvr and their product; extras are the gates, where the trunk has them."""
-        found = self.network(batch.features)
-        ctr, cvr = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", "cvr"))  # [B]
-        return Outputs(ctr, cvr, ctcvr=ctr * cvr, extras=found.gate_extras())
+        return product_outputs(self.network(batch.features))
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the terms ``ctr``, ``cvr`` and ``ctcvr``, all averaged over exposures; the propensity is detached."""
@@ -278,7 +269,7 @@ class ESCM2DR(ConversionModel):
         imputation: Annotated[ImputationName, Argument("what is imputed on every row", paper="error")] = "label",
         risk: Annotated[ESCM2DRRisk, Argument("weights of the risks and of clicks, imputation")] = ESCM2DRRisk(),
         trunk: TrunkChoice = "mmoe",
-        experts: ExpertShape = Experts(),  # noqa: B008 (frozen)
+        experts: TrunkExperts = Experts(),  # noqa: B008 (frozen)
         tower: Layers = None,
         embedding_size: EmbeddingSize = 8,
         interaction: Interactions = None,
@@ -316,9 +307,7 @@ class ESCM2DR(ConversionModel):
     def forward(self, batch: Batch) -> Outputs:
         """Return ctr, cvr and their product; extras are the imputation's logit, and gates where the trunk has them."""
         found = self.network(batch.features)
-        ctr, cvr = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", "cvr"))  # [B]
-        imputed = {name: logit for name, logit in found.logits.items() if name == IMPUTATION}
-        return Outputs(ctr, cvr, ctcvr=ctr * cvr, extras={**imputed, **found.gate_extras()})
+        return product_outputs(found, {name: logit for name, logit in found.logits.items() if name == IMPUTATION})
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return ``ctr``, ``cvr``, ``ctcvr``, ``imputation``; `robust_rows` stops what the other side learns."""

@@ -11,10 +11,10 @@ from postclick.data.log import LogSpec
 from postclick.losses.entire_space import click_loss, joint_loss
 from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import Biases, Interactions, TrunkExperts
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
 from postclick.models.batching import batch_action, batch_labels
 from postclick.nn.experts import Experts, gate_use, gates_of
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Tower
 from postclick.nn.trunk import TaskNetwork, TrunkName
 
@@ -107,13 +107,13 @@ class ESM2(ConversionModel):
             tuple[float, ...], Argument("weights of the terms ctr, ctar, ctcvr and the direct purchase")
         ] = (1.0, 1.0, 1.0, 1.0),
         trunk: Annotated[TrunkName, Argument("what the tasks share")] = "shared",
-        experts: Annotated[Experts, Argument("experts of the trunks mmoe and ple")] = Experts(),  # noqa: B008 (frozen)
+        experts: TrunkExperts = Experts(),  # noqa: B008 (frozen)
         tower: Annotated[
             Tower, Argument("hidden layers of each tower", paper={"hidden": (512, 256, 128, 32), "dropout": (0.5,)})
         ] = Tower(),  # noqa: B008 (frozen)
         embedding_size: Annotated[int, Argument("width of an embedding", paper=128, low=4, high=64)] = 8,
-        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
-        biases: Annotated[bool, Argument("user, item and global biases of the trunk mf")] = True,
+        interaction: Interactions = None,
+        biases: Biases = True,
     ) -> None:
         super().__init__(spec)
         if len(weights) != 4 or min(weights) < 0:

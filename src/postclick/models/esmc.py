@@ -17,6 +17,7 @@ from postclick.losses.constraints import tower_distance
 from postclick.losses.entire_space import click_loss, joint_loss
 from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import EmbeddingSize, Interactions
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
 from postclick.models.batching import batch_action, batch_labels
 from postclick.nn.embedding import FeatureEncoder
@@ -26,8 +27,6 @@ from postclick.nn.tower import Head, Perceptron, Tower
 __all__ = ["ESMC", "ESMG", "ESMS"]
 
 Constraint = Annotated[float, Argument("lambda, weight of the squared distance of the twin towers", low=0.0)]
-EmbeddingSize = Annotated[int, Argument("width of an embedding", low=4, high=64)]
-Interactions = Annotated[Interaction | None, Argument("products of features beside the features")]
 Layers = Annotated[Tower, Argument("hidden layers of each tower")]
 Weights = Annotated[tuple[float, ...], Argument("weights of the terms ctr, ctar, ctcvr")]
 

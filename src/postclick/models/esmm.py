@@ -9,14 +9,14 @@ from torch import nn
 from postclick.binding import Argument
 from postclick.data.log import LogSpec
 from postclick.losses.entire_space import click_loss, joint_loss
-from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import Biases, Interactions, TrunkChoice, TrunkExperts
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
 from postclick.models.batching import batch_labels
+from postclick.models.task_heads import product_outputs
 from postclick.nn.experts import Experts, gate_use, gates_of
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Tower
-from postclick.nn.trunk import TaskNetwork, TrunkName
+from postclick.nn.trunk import TaskNetwork
 
 __all__ = ["ESMM"]
 
@@ -85,11 +85,11 @@ class ESMM(ConversionModel):
         *,
         embedding_size: Annotated[int, Argument("width of an embedding", paper=18, low=4, high=64)] = 8,
         tower: Annotated[Tower, Argument("hidden layers of each tower", paper={"hidden": (360, 200, 80)})] = Tower(),  # noqa: B008 (frozen)
-        trunk: Annotated[TrunkName, Argument("what the towers share beside the table; shared: nothing")] = "shared",
-        experts: Annotated[Experts, Argument("experts of the trunks mmoe and ple")] = Experts(),  # noqa: B008 (frozen)
+        trunk: TrunkChoice = "shared",
+        experts: TrunkExperts = Experts(),  # noqa: B008 (frozen)
         shared_embedding: Annotated[bool, Argument("one table for both towers; false is ESMM-NS")] = True,
-        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
-        biases: Annotated[bool, Argument("user, item and global biases of the trunk mf")] = True,
+        interaction: Interactions = None,
+        biases: Biases = True,
     ) -> None:
         super().__init__(spec)
         self.network = TaskNetwork(
@@ -117,9 +117,7 @@ class ESMM(ConversionModel):
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ctr, cvr and their product; extras are the gates, where the trunk has them."""
-        found = self.network(batch.features)
-        ctr, cvr = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", "cvr"))  # [B]
-        return Outputs(ctr, cvr, ctcvr=ctr * cvr, extras=found.gate_extras())
+        return product_outputs(self.network(batch.features))
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the terms ``ctr`` and ``ctcvr``, both over all exposures, nothing detached."""

@@ -15,9 +15,9 @@ from postclick.losses.entire_space import click_loss, joint_loss
 from postclick.losses.probability import LogProbability
 from postclick.losses.propensity import RELATIVE_FLOOR, absolute_floor, clipped_inverse
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import Interactions
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
 from postclick.models.batching import batch_labels
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Tower
 from postclick.nn.trunk import TaskNetwork
 
@@ -192,7 +192,7 @@ class MLP(ConversionModel):
         sampling: Annotated[Sampling, Argument("rates of the click spaces")] = Sampling(),
         embedding_size: Annotated[int, Argument("width of an embedding", paper=5, low=4, high=64)] = 8,
         tower: Annotated[Tower, Argument("hidden layers of each network")] = Tower(),  # noqa: B008 (frozen)
-        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
+        interaction: Interactions = None,
         trunk: Annotated[
             Literal["shared", "mf", "ncf"], Argument("what a network reads: all features, or user and item alone")
         ] = "shared",

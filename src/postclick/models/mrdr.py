@@ -12,6 +12,7 @@ from postclick.losses.doubly_robust import mrdr_weights
 from postclick.losses.entire_space import click_loss
 from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import Interactions
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs, Phase
 from postclick.models.batching import batch_labels
 from postclick.models.debiasing import (
@@ -22,7 +23,6 @@ from postclick.models.debiasing import (
     propensities,
     robust_rows,
 )
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Tower
 from postclick.nn.trunk import TaskNetwork
 
@@ -106,7 +106,7 @@ class MRDR(ConversionModel):
         ] = "shared",
         tower: Annotated[Tower, Argument("hidden layers of each network")] = Tower(),  # noqa: B008 (frozen)
         embedding_size: Annotated[int, Argument("width of an embedding", paper=64, low=4, high=64)] = 8,
-        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
+        interaction: Interactions = None,
         biases: Annotated[bool, Argument("user, item and global biases of mf")] = True,
     ) -> None:
         super().__init__(spec)

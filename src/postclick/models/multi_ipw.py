@@ -10,16 +10,15 @@ from torch import nn
 from postclick.binding import Argument
 from postclick.data.log import LogSpec
 from postclick.losses.entire_space import click_loss
-from postclick.losses.probability import LogProbability
 from postclick.losses.propensity import ips_risk
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import Biases, EmbeddingSize, Interactions, Propensity, TrunkChoice, TrunkExperts
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs, Phase
 from postclick.models.batching import batch_labels
 from postclick.models.debiasing import (
     IMPUTATION,
     ImputationName,
     ImputedRisk,
-    PropensityName,
     WeightedRisk,
     alternating_phases,
     check_propensity,
@@ -27,20 +26,14 @@ from postclick.models.debiasing import (
     propensities,
     robust_rows,
 )
+from postclick.models.task_heads import product_outputs
 from postclick.nn.experts import Experts, gate_use, gates_of
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Tower
-from postclick.nn.trunk import TaskNetwork, TrunkName
+from postclick.nn.trunk import TaskNetwork
 
 __all__ = ["MultiDR", "MultiDRRisk", "MultiIPW", "MultiIPWRisk"]
 
-Biases = Annotated[bool, Argument("user, item and global biases of the trunk mf")]
-EmbeddingSize = Annotated[int, Argument("width of an embedding", low=4, high=64)]
-ExpertShape = Annotated[Experts, Argument("experts of the trunks mmoe and ple")]
-Interactions = Annotated[Interaction | None, Argument("products of features beside the features")]
 Layers = Annotated[Tower, Argument("hidden layers of each tower")]
-Propensity = Annotated[PropensityName, Argument("where P(click | x) comes from")]
-TrunkChoice = Annotated[TrunkName, Argument("what the towers share beside the table; shared: nothing")]
 
 CITATION = Citation(
     title="Large-scale Causal Approaches to Debiasing Post-click Conversion Rate Estimation with Multi-task Learning",
@@ -141,7 +134,7 @@ class MultiIPW(ConversionModel):
         propensity: Propensity = "ctr",
         risk: Annotated[MultiIPWRisk, Argument("how clicks are weighted")] = MultiIPWRisk(),
         trunk: TrunkChoice = "shared",
-        experts: ExpertShape = Experts(),  # noqa: B008 (frozen)
+        experts: TrunkExperts = Experts(),  # noqa: B008 (frozen)
         tower: Layers = Tower(),  # noqa: B008 (frozen)
         embedding_size: EmbeddingSize = 8,
         interaction: Interactions = None,
@@ -174,9 +167,7 @@ class MultiIPW(ConversionModel):
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ctr, cvr and their product; extras are the gates, where the trunk has them."""
-        found = self.network(batch.features)
-        ctr, cvr = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", "cvr"))  # [B]
-        return Outputs(ctr, cvr, ctcvr=ctr * cvr, extras=found.gate_extras())
+        return product_outputs(self.network(batch.features))
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the terms ``ctr`` and ``cvr``, both averaged over exposures; the propensity is detached."""
@@ -271,7 +262,7 @@ class MultiDR(ConversionModel):
         imputation: Annotated[ImputationName, Argument("what is imputed on every row", paper="error")] = "label",
         risk: Annotated[MultiDRRisk, Argument("how clicks are weighted and errors imputed")] = MultiDRRisk(),
         trunk: TrunkChoice = "shared",
-        experts: ExpertShape = Experts(),  # noqa: B008 (frozen)
+        experts: TrunkExperts = Experts(),  # noqa: B008 (frozen)
         tower: Layers = Tower(),  # noqa: B008 (frozen)
         embedding_size: EmbeddingSize = 8,
         interaction: Interactions = None,
@@ -316,9 +307,7 @@ class MultiDR(ConversionModel):
     def forward(self, batch: Batch) -> Outputs:
         """Return ctr, cvr and their product; extras are the imputation's logit, and gates where the trunk has them."""
         found = self.network(batch.features)
-        ctr, cvr = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", "cvr"))  # [B]
-        imputed = {name: logit for name, logit in found.logits.items() if name == IMPUTATION}
-        return Outputs(ctr, cvr, ctcvr=ctr * cvr, extras={**imputed, **found.gate_extras()})
+        return product_outputs(found, {name: logit for name, logit in found.logits.items() if name == IMPUTATION})
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return ``ctr``, ``cvr`` and ``imputation``; `robust_rows` stops the last two where the other one learns."""

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from postclick.binding import Argument
 from postclick.data.log import LogSpec
 from postclick.losses.entire_space import click_loss, clicked_conversion_loss
-from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_exposures
+from postclick.models.arguments import Biases, Interactions, TrunkChoice, TrunkExperts
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
 from postclick.models.batching import batch_labels
+from postclick.models.task_heads import product_outputs
 from postclick.nn.experts import Experts, gate_use, gates_of
-from postclick.nn.interaction import Interaction
 from postclick.nn.tower import Tower
-from postclick.nn.trunk import TaskNetwork, TrunkName
+from postclick.nn.trunk import TaskNetwork
 
 __all__ = ["NISE"]
 
@@ -97,12 +97,12 @@ class NISE(ConversionModel):
         *,
         alpha: Annotated[float, Argument("weight of the CVR's loss at the size of the CTR's", low=0.1, high=5.0)] = 1.0,
         beta: Annotated[float, Argument("largest ratio of the CTR's loss to the CVR's", low=1.0, high=100.0)] = 50.0,
-        trunk: Annotated[TrunkName, Argument("what the towers share beside the table; shared: nothing")] = "shared",
-        experts: Annotated[Experts, Argument("experts of the trunks mmoe and ple")] = Experts(),  # noqa: B008 (frozen)
+        trunk: TrunkChoice = "shared",
+        experts: TrunkExperts = Experts(),  # noqa: B008 (frozen)
         tower: Annotated[Tower, Argument("hidden layers of each tower", paper={"hidden": (160, 80)})] = Tower(),  # noqa: B008 (frozen)
         embedding_size: Annotated[int, Argument("width of an embedding", paper=16, low=4, high=64)] = 8,
-        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
-        biases: Annotated[bool, Argument("user, item and global biases of the trunk mf")] = True,
+        interaction: Interactions = None,
+        biases: Biases = True,
     ) -> None:
         super().__init__(spec)
         if not (0.0 <= alpha < math.inf and 0.0 < beta < math.inf):
@@ -132,9 +132,7 @@ class NISE(ConversionModel):
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ctr, cvr and their product; extras are the gates, where the trunk has them."""
-        found = self.network(batch.features)
-        ctr, cvr = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", "cvr"))  # [B]
-        return Outputs(ctr, cvr, ctcvr=ctr * cvr, extras=found.gate_extras())
+        return product_outputs(self.network(batch.features))
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the terms ``ctr`` and ``cvr``; omega is detached, the entropy's label is not."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from torch import nn
 
 from postclick.binding import Argument
 from postclick.data.log import LogSpec
-from postclick.losses.entire_space import click_loss, clicked_conversion_loss, joint_loss
-from postclick.losses.probability import LogProbability
-from postclick.losses.reduce import mean_over_clicks, mean_over_exposures
+from postclick.models.arguments import Interactions
 from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
-from postclick.models.batching import batch_labels
-from postclick.nn.experts import Experts, gate_use, gates_of
-from postclick.nn.interaction import Interaction
+from postclick.models.task_heads import (
+    SecondTask,
+    pair_heads,
+    pair_losses,
+    pair_observed,
+    pair_outputs,
+    pair_rates,
+)
+from postclick.nn.experts import Experts
 from postclick.nn.tower import Tower
 from postclick.nn.trunk import TaskNetwork
 
@@ -85,19 +89,19 @@ class PLE(ConversionModel):
         spec: LogSpec,
         *,
         conversion: Annotated[
-            Literal["ctcvr", "cvr"], Argument("the second task: CTCVR on all exposures, or CVR on clicks")
+            SecondTask, Argument("the second task: CTCVR on all exposures, or CVR on clicks")
         ] = "ctcvr",
         embedding_size: Annotated[int, Argument("width of an embedding", paper=5, low=4, high=64)] = 8,
         experts: Annotated[Experts, Argument("numbers, levels and shape of the experts")] = Experts(),  # noqa: B008 (frozen)
         tower: Annotated[Tower, Argument("hidden layers of each task's tower")] = Tower((), (0.3,)),  # noqa: B008 (frozen)
-        interaction: Annotated[Interaction | None, Argument("products of features beside the features")] = None,
+        interaction: Interactions = None,
     ) -> None:
         super().__init__(spec)
         self.conversion = conversion
         self.network = TaskNetwork(
             spec.schema,
             spec.table_rows,
-            {"ctr": spec.ctr, conversion: spec.ctcvr if conversion == "ctcvr" else spec.cvr},
+            pair_rates(spec, conversion),
             trunk="ple",
             experts=experts,
             tower=tower,
@@ -108,32 +112,20 @@ class PLE(ConversionModel):
     @property
     def heads(self) -> dict[str, HeadKind]:
         """The cvr is derived where the second task is CTCVR."""
-        return {"ctr": "head", "cvr": "derived" if self.conversion == "ctcvr" else "head", "ctcvr": "head"}
+        return pair_heads(self.conversion)
 
     @property
     def observed(self) -> tuple[tuple[str, str], ...]:
         """What the two terms of the loss observe."""
-        return (("ctr", "exposure"), ("ctcvr", "exposure") if self.conversion == "ctcvr" else ("cvr", "click"))
+        return pair_observed(self.conversion)
 
     def forward(self, batch: Batch) -> Outputs:
         """Return ctr, cvr, ctcvr; extras are the gates of the last level."""
-        found = self.network(batch.features)
-        ctr = LogProbability.from_logit(found.logits["ctr"])  # [B]
-        conversion = LogProbability.from_logit(found.logits[self.conversion])
-        if self.conversion == "ctcvr":
-            return Outputs(ctr, cvr=conversion.quotient(ctr), ctcvr=conversion, extras=found.gate_extras())
-        return Outputs(ctr, cvr=conversion, ctcvr=ctr * conversion, extras=found.gate_extras())
+        return pair_outputs(self.network(batch.features), self.conversion)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the terms ``ctr`` and ``ctcvr`` (or ``cvr``, a mean over clicks)."""
-        click, conversion = batch_labels(batch)
-        terms = {"ctr": mean_over_exposures(click_loss(outputs.ctr, click), batch.weight)}
-        if self.conversion == "ctcvr":
-            terms["ctcvr"] = mean_over_exposures(joint_loss(outputs.ctcvr, click, conversion), batch.weight)
-        else:
-            clicked = clicked_conversion_loss(outputs.cvr, click, conversion)
-            terms["cvr"] = mean_over_clicks(clicked, click, batch.weight)
-        return Losses(terms, gate_use(gates_of(outputs.extras), batch.weight))
+        return pair_losses(outputs, batch, self.conversion)
 
     def shared_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return the experts and gates of all levels."""

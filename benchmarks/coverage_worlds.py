@@ -5,7 +5,10 @@ A module of its own, so that worker processes can import it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +20,7 @@ from postclick.data.arrays import Labels
 from postclick.data.scores import Scores
 from postclick.evaluation import EvaluationRows, evaluate
 from postclick.evaluation.compare import compare
-from postclick.execution import ordered_map
+from postclick.execution import cores, ordered_map
 from postclick.metrics import auc, auc_interval, brier, logloss, ne, pcoc
 
 LEVEL = 0.95
@@ -205,3 +208,26 @@ def chunk(piece: tuple[int, int], *, seed: int, seeds: Sequence[int]) -> list[tu
                 yield name, low, high
 
     return list(rows())
+
+
+def report(coverage: Callable[..., Sequence[Coverage]], description: str | None) -> None:
+    """Measure by the arguments of the command line and print a row an interval, then all of it as JSON."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--replicas", type=int, default=2000)
+    parser.add_argument("--population", type=int, default=4_000_000, help="users behind the true values")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    found = coverage(options.replicas, population=options.population, jobs=options.jobs, seed=options.seed)
+    print("| interval | coverage | exact 99.9 % interval | contains 0.95 | too low / too high |")
+    print("|---|---|---|---|---|")
+    for entry in found:
+        low, high = entry.bounds
+        holds = "yes" if entry.holds else "**no**"
+        print(
+            f"| {entry.name} | {entry.share:.4f} | {low:.4f} to {high:.4f} | {holds} | {entry.below} / {entry.above} |"
+        )
+    shares = {entry.name: {"share": entry.share, "bounds": entry.bounds, "holds": entry.holds} for entry in found}
+    seconds = time.perf_counter() - start
+    print(json.dumps({"replicas": options.replicas, "cores": cores(), "seconds": round(seconds), "coverage": shares}))

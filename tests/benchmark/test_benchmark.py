@@ -20,6 +20,7 @@ def test_every_run_is_a_run_folder_and_a_sorted_line(benchmark_folder):
     _, out, _ = benchmark_folder
     lines = runs_of(out)
     assert [line["key"] for line in lines] == sorted(line["key"] for line in lines)
+    assert len(list((out / "runs").glob("*/*/*/seed-*"))) == 6  # the chosen setting's first seed is not trained again
     assert [line["stage"] for line in lines].count("grid") == 4  # 2 runs x 2 settings
     assert [line["stage"] for line in lines].count("final") == 4  # 2 runs x 2 seeds
     for line in lines:
@@ -74,7 +75,7 @@ def test_metrics_beyond_the_default_set_are_measured_where_the_table_asks_for_th
             assert 0 < cells[metric].value < 1
             assert cells[metric].seeds == 2
     # what a run leaves of itself is the default set alone
-    kept = json.loads(next(out.glob("runs/small/*/seed-000/evaluation.json")).read_text("utf-8"))["metrics"]
+    kept = json.loads(next(out.glob("runs/small/*/*/seed-000/evaluation.json")).read_text("utf-8"))["metrics"]
     assert "cvr/brier@world" not in kept
     assert "ctcvr/recall[top=0.01]@exposure" in kept
 
@@ -102,8 +103,8 @@ def test_the_table_names_data_runs_and_what_was_left_out(benchmark_folder):
 def test_resuming_trains_nothing_again_and_gives_equal_bytes(benchmark_folder):
     path, out, board = benchmark_folder
     before = {name: (out / name).read_bytes() for name in ("runs.jsonl", "leaderboard.json")}
-    records = {record: record.read_text("utf-8") for record in out.glob("runs/*/*/*/record.jsonl")}
-    assert len(records) == 8
+    records = {record: record.read_text("utf-8") for record in out.glob("runs/*/*/*/*/record.jsonl")}
+    assert len(records) == 6
     again = run_benchmark(path, out, resume=True)
     assert again == board
     assert {name: (out / name).read_bytes() for name in before} == before

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def run_benchmark(
         logs, notes = open_logs(experiment, data or {}, out / "shared")
         job = _Job(experiment, out)
         rows = [row for name, log in logs.items() for row in job.rows(name, log)]
-        rows.sort(key=lambda row: row.key)
+        rows.sort(key=lambda row: (row.key, row.stage))
         lines = [row.line() for row in rows]
         files.write_text(out / RUNS, "".join(line + "\n" for line in lines))
         board = Leaderboard.of(experiment, logs, rows, out, notes)
@@ -115,22 +115,26 @@ class _Job:
 
     def rows(self, data: str, log: ExposureLog) -> Iterator[RunRow]:
         """Yield every run on one data set, tuning first."""
+        seeds, grid = self.experiment.seeds.values, self.experiment.grid
         for spec in self.experiment.runs:
-            settings = self.experiment.grid.settings(spec.grid)
+            settings = grid.settings(spec.grid)
             chosen = settings[0]
             if len(settings) > 1:
-                tried = [(setting, [*self._tune(data, log, spec, setting)]) for setting in settings]
+                tried = [
+                    (setting, self._runs(data, log, "grid", spec, setting, seeds[: grid.seeds])) for setting in settings
+                ]
                 for _, attempts in tried:
                     yield from attempts
                 chosen = min(tried, key=lambda pair: self._merit(pair[1]))[0]
-            for seed in self.experiment.seeds.values:
-                key = f"{data}/{_slug(spec.label)}/seed-{seed:03d}"
-                yield self._run(data, log, _Trial(key, "final", spec, chosen, seed))
+            # the chosen setting was trained with the first seeds already: these runs are found complete
+            yield from self._runs(data, log, "final", spec, chosen, seeds)
 
-    def _tune(self, data: str, log: ExposureLog, spec: RunSpec, setting: Mapping[str, Any]) -> Iterator[RunRow]:
-        for seed in self.experiment.seeds.values[: self.experiment.grid.seeds]:
-            key = f"{data}/{_slug(spec.label)}/grid-{short_hash(dict(setting))}-{seed:03d}"
-            yield self._run(data, log, _Trial(key, "grid", spec, setting, seed))
+    def _runs(
+        self, data: str, log: ExposureLog, stage: str, spec: RunSpec, setting: Mapping[str, Any], seeds: Sequence[int]
+    ) -> list[RunRow]:
+        """Return the runs of one setting, a seed each."""
+        place = f"{data}/{_slug(spec.label)}" + (f"/{short_hash(dict(setting))}" if setting else "")
+        return [self._run(data, log, _Trial(f"{place}/seed-{seed:03d}", stage, spec, setting, seed)) for seed in seeds]
 
     def _merit(self, attempts: list[RunRow]) -> float:
         """Return what the choice minimises; a setting without a value comes last."""

@@ -34,7 +34,8 @@ class RunRow:
     Parameters
     ----------
     key
-        ``DATA/LABEL/seed-NNN`` or ``DATA/LABEL/grid-HASH-NNN``: its folder under ``runs/``.
+        ``DATA/LABEL/seed-NNN``, or ``DATA/LABEL/SETTING/seed-NNN`` under a grid, SETTING a hash: its folder under
+        ``runs/``. A run that tried the setting which was then chosen is a final one, too, on a line of its own.
     data, label, system, stage, seed
         Which; `stage` is ``grid`` or ``final``.
     bundle

@@ -4,13 +4,16 @@
     python benchmarks/system_pages.py --check    exit 1 where a page says something else or lacks a heading
 
 A page is the paper's: three systems of one file share one. A new page needs its five headings; the table goes under
-``## Arguments``, and what else stands there stays. ``<!-- demo:begin -->`` stands before figures of the README's table.
+``## Arguments``, and what else stands there stays. ``<!-- demo:begin -->`` stands before figures of the README's table,
+``<!-- worlds:begin -->`` before those of `experiments/systems.toml`, read from ``docs/systems/leaderboard.json``: a
+copy of the file that `postclick benchmark` leaves.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ from postclick.models.systems import MODELS
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "systems"
 README = PAGES.parent.parent / "README.md"
+EXPERIMENT = README.parent / "experiments" / "systems.toml"
+LEADERBOARD = PAGES / "leaderboard.json"
+SIGNS = {"better": " +", "worse": " -", "cannot tell": " ="}
 DEMO_COLUMNS = ("world", "CVR of", "`cvr/auc@world`", "`cvr/pcoc@world`")
 HEADINGS = ("Idea", "Equations", "Where we depart from the paper and why", "Arguments", "Results")
 COLUMNS = ("argument", "type", "default", "paper", "what it is")
@@ -83,6 +89,31 @@ def demo_table() -> str:
     return "\n".join(f"| {' | '.join(row[place] for place in places)} |" for row in rows)
 
 
+def worlds_table(keys: list[str]) -> str:
+    """Return what the experiment of all systems found of these and of its baseline, a row a world and run."""
+    board = json.loads(LEADERBOARD.read_text("utf-8"))
+    runs = tomllib.loads(EXPERIMENT.read_text("utf-8"))["run"]
+    labels = [run["label"] for run in runs if run["system"] in keys or run["label"] == board["baseline"]]
+    lines = [f"| world | | {' | '.join(f'`{name}`' for name in board['metrics'])} |"]
+    lines.append("|" + "---|" * (2 + len(board["metrics"])))
+    for world, table in board["tables"].items():
+        for label in labels:
+            cells = [f"{cell(table[label][name])}" for name in board["metrics"]]
+            lines.append(f"| {world} | {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(found: dict[str, Any]) -> str:
+    """Return a mean with its deviation over seeds and the verdict against the baseline."""
+    if found["value"] is None:
+        return "undefined"
+    digits = 3 if found["value"] >= 1.0 else 4
+    spread = "" if found["seed_sd"] is None else f" ± {found['seed_sd']:.{digits}f}"
+    return (
+        f"{found['value']:.{digits}f}{spread}{SIGNS.get(found['verdict'] or '', '')}{'*' if found['derived'] else ''}"
+    )
+
+
 def marks(name: str) -> tuple[str, str]:
     """Return the comments around what is written."""
     return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -108,6 +139,8 @@ def made(page: str, entries: list[dict[str, Any]]) -> str:
         before, heading, after = page.partition("\n## Arguments\n")
         page = f"{before}{heading}\n{begin}{end}\n{after}"
     page = put(page, "arguments", table(entries))
+    if marks("worlds")[0] in page:
+        page = put(page, "worlds", worlds_table([entry["key"] for entry in entries]))
     return put(page, "demo", demo_table()) if marks("demo")[0] in page else page
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -36,3 +39,13 @@ def test_threads_are_put_back() -> None:
     with reproducible(torch.device("cpu"), threads=1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def test_on_the_cpu_nothing_imports_the_compiler_of_torch():
+    code = (
+        "import sys, torch\n"
+        "from postclick.training.seeding import reproducible\n"
+        "with reproducible(torch.device('cpu')): pass\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

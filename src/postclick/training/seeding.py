@@ -56,5 +56,6 @@ def reproducible(device: torch.device, threads: int | None = None) -> Iterator[N
         yield
     finally:
         torch.set_num_threads(count)
-        torch.use_deterministic_algorithms(flags[0], warn_only=flags[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        if device.type == "cuda":  # not otherwise: PyTorch's setter imports its compiler, some 2 s of a short process
+            torch.use_deterministic_algorithms(flags[0], warn_only=flags[1])
+            torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

@@ -1,10 +1,12 @@
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 from postclick.binding import parameters
 from postclick.errors import ConfigError
-from postclick.simulation.presets import PRESETS, Knobs, resolve
+from postclick.simulation.presets import _WHERE_TURNED, PRESETS, Knobs, resolve
+from postclick.simulation.vocabularies import ALI_CCP_SIZES, sizes
 
 FAULTS = {
     "unobserved_confounder": 0.5,
@@ -15,14 +17,65 @@ FAULTS = {
 }
 
 
-def test_the_presets_differ_in_selection_alone_but_for_the_one_with_actions():
-    assert set(PRESETS) == {"selection", "no-bias", "behaviour", "reward"}
-    assert [name for name, knobs in PRESETS.items() if knobs.action_rate] == ["behaviour"]
-    selection, no_bias = PRESETS["selection"], PRESETS["no-bias"]
-    assert selection.selection > 0
-    assert no_bias.selection == 0
-    differing = [f.name for f in fields(Knobs) if getattr(selection, f.name) != getattr(no_bias, f.name)]
-    assert differing == ["selection"]
+TURNED = {
+    "no-bias": {"selection"},
+    "shop-path": {"action_rate", "purchase_without_action", "action_outside_window"},
+    "structure": {"structure"},
+    "contradiction": {"structure", "contradiction"},
+    "hidden-confounder": {"unobserved_confounder"},
+    "thin-overlap": {"selection", "thin_overlap"},
+    "delayed": {"delay"},
+    "ali-ccp-like": {"ctr", "cvr", "users", "items", "tail"},
+    "livestream-like": {"ctr", "cvr", "items"},
+}
+
+
+def test_a_preset_differs_from_selection_in_what_it_is_named_after():
+    assert set(PRESETS) == {"selection", *TURNED, "behaviour", "reward"}
+    assert PRESETS["behaviour"] is PRESETS["shop-path"]
+    base = PRESETS["selection"]
+    assert base == Knobs()
+    for name, turned in TURNED.items():
+        knobs = PRESETS[name]
+        assert {
+            entry.name for entry in fields(Knobs) if getattr(knobs, entry.name) != getattr(base, entry.name)
+        } == turned
+
+
+def test_the_presets_that_are_like_a_data_set_have_its_rates_and_sizes():
+    for name, ctr, ctcvr in (("ali-ccp-like", 0.0389, 0.0002), ("livestream-like", 0.0704, 0.0028)):
+        knobs = PRESETS[name]
+        assert knobs.ctr == ctr
+        assert knobs.ctr * knobs.mean_cvr == pytest.approx(ctcvr, abs=0.00005)
+    knobs = PRESETS["ali-ccp-like"]
+    assert sizes(knobs, 1_000, full=False).fields == ALI_CCP_SIZES
+    # the tail: the rarest item is expected 12 times in 38 M rows, the least that the published vocabulary keeps
+    weight = (np.arange(knobs.items) + 10.0) ** -knobs.tail
+    assert 38e6 * weight[-1] / weight.sum() == pytest.approx(12, abs=0.5)
+    assert PRESETS["livestream-like"].items == 280_000
+
+
+def test_conversions_are_lifted_by_their_scale():
+    lifted = resolve("ali-ccp-like", {"conversion_scale": 30})
+    assert lifted.mean_cvr == pytest.approx(0.165)
+    assert lifted.to_dict()["conversion_scale"] == 30
+    assert "conversion_scale" not in resolve("ali-ccp-like", {}).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "where"),
+    [
+        ({"structure": 1.01, "contradiction": -0.1}, ["set.structure", "set.contradiction"]),
+        ({"structure": 0.5, "communities": 2}, ["set.communities"]),
+        ({"conversion_scale": 0.0}, ["set.conversion_scale"]),
+        ({"conversion_scale": 10.0}, ["set.conversion_scale"]),
+        ({"communities": 20}, ["set.communities"]),
+    ],
+)
+def test_knobs_of_communities_and_the_scale_have_their_ranges(knobs, where):
+    with pytest.raises(ConfigError) as caught:
+        resolve("selection", knobs)
+    assert [finding.where for finding in caught.value.findings] == where
 
 
 def test_knobs_are_turned():
@@ -57,7 +110,7 @@ def test_knobs_of_actions_need_actions():
     with pytest.raises(ConfigError) as caught:
         resolve("selection", {"purchase_without_action": 0.3, "orphan_actions": 0.1})
     assert [finding.where for finding in caught.value.findings] == ["set.purchase_without_action", "set.orphan_actions"]
-    assert "world behaviour" in str(caught.value)
+    assert "world shop-path" in str(caught.value)
     assert resolve("selection", {"purchase_without_action": 0.3, "action_rate": 0.4}).action_rate == 0.4
 
 
@@ -82,12 +135,13 @@ def test_more_conversions_than_a_path_can_hold_are_refused(knobs, where):
 def test_knobs_of_actions_are_stated_only_where_there_are_actions():
     assert not {name for name in PRESETS["selection"].to_dict() if "action" in name or "purchase" in name}
     stated = PRESETS["behaviour"].to_dict()
-    assert set(stated) == {entry.name for entry in fields(Knobs)} - set(FAULTS)
+    assert set(stated) == {entry.name for entry in fields(Knobs)} - set(_WHERE_TURNED)
     assert stated["action_rate"] == 0.4
 
 
 def test_knobs_of_faults_are_stated_only_where_they_are_turned():
-    assert not set(FAULTS) & set(PRESETS["selection"].to_dict())
+    assert not set(_WHERE_TURNED) & set(PRESETS["selection"].to_dict())
+    assert set(FAULTS) < set(_WHERE_TURNED)
     stated = resolve("selection", FAULTS).to_dict()
     assert {name: stated[name] for name in FAULTS} == FAULTS
 

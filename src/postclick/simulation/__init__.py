@@ -38,9 +38,15 @@ away where they are fewest, ``logged_propensity`` publishes P(click | x) as a co
 ``propensity_misspecification`` makes it wrong (`postclick.simulation.overlap`). A CVR class that is too small for the
 world is `underspecification` together with a system that is additive in the ids (``tower.hidden=[]``).
 
-**In-shop actions** (`action_rate` > 0, as in the world `behaviour`) put a stage between click and conversion:
+**In-shop actions** (`action_rate` > 0, as in the world `shop-path`) put a stage between click and conversion:
 `postclick.simulation.actions` has its equations, `postclick.simulation.behaviour` its truth. cvr_i is then the mixture
 of two paths with the same mean; users, items, exposures and clicks stay those of the world without actions.
+
+**Communities** (`structure`, `contradiction` > 0): what many ids have in common and only their clicks and conversions
+tell, and items whose clicks contradict their purchases (`postclick.simulation.communities`).
+
+**Delayed conversions** (`delay` > 0, as in the world `delayed`): conversions come after the click, and the log is read
+before all have come (`postclick.simulation.delay`). The truth is that of the world without delays.
 
 **Reward models.** The world ``reward`` is another one: a vector a row, annotated or not
 (`postclick.simulation.reward`).

@@ -93,7 +93,7 @@ def solve_actions(knobs: Knobs, share: Floats, action: Floats, conversion: Float
     """Solve for the intercepts; `share` is each exposure's part of the expected clicks, then the two logits."""
     act = rising_root(lambda shift: float(share @ probability(action + shift)) - knobs.action_rate)
     acts = share * probability(action + act)
-    purchases = knobs.cvr / (1.0 - knobs.purchase_outside_window)
+    purchases = knobs.mean_cvr / (1.0 - knobs.purchase_outside_window)
     after = _path(acts, conversion, (1.0 - knobs.purchase_without_action) * purchases)
     return ActionIntercepts(act, after, _path(share - acts, conversion, knobs.purchase_without_action * purchases))
 

@@ -11,7 +11,9 @@ from postclick.data.scores import probability
 from postclick.simulation.actions import ActionIntercepts, action_logit, draw_actions, paths, solve_actions
 from postclick.simulation.behaviour import Behaviour, behaviour
 from postclick.simulation.bisection import rising_root
+from postclick.simulation.communities import Communities, communities
 from postclick.simulation.confounding import draw_hidden, funnel, states
+from postclick.simulation.delay import Times, draw_times
 from postclick.simulation.overlap import Overlap, find_overlap, logged_propensity, solve_propensity
 from postclick.simulation.population import PRICE_MEAN, PRICE_SD, Population, populate
 from postclick.simulation.presets import Knobs
@@ -26,7 +28,7 @@ CHUNK_ROWS = 65_536  # fixed: each chunk has its own random stream, so this numb
 _START = 1_735_689_600  # 2025-01-01 00:00 UTC
 _POSITIONS = 10
 _CHUNKS, _CALIBRATION_CHUNKS = 4, 4
-_ACTIONS, _HIDDEN = 10, 11  # streams of random numbers, beside those of chunks, population and layout
+_ACTIONS, _HIDDEN, _DELAYS = 10, 11, 20  # streams of random numbers, beside those of chunks, population and layout
 _WEB_SHARE = 0.3
 # relative traffic of the 24 hours
 _TRAFFIC = np.array([4, 3, 2, 2, 2, 3, 5, 7, 9, 10, 10, 11, 12, 11, 10, 10, 10, 11, 13, 15, 16, 15, 11, 7])
@@ -42,6 +44,7 @@ class Plan:
     population: Population
     exposures: int
     seed: int
+    communities: Communities | None = None
 
     @property
     def chunks(self) -> int:
@@ -52,7 +55,8 @@ class Plan:
 def plan(knobs: Knobs, exposures: int, seed: int, *, full_vocabulary: bool = False) -> Plan:
     """Draw the population for a log of `exposures` rows."""
     vocabularies = sizes(knobs, exposures, full=full_vocabulary)
-    return Plan(knobs, vocabularies, populate(knobs, vocabularies, seed), exposures, seed)
+    shared = communities(knobs, vocabularies, seed)
+    return Plan(knobs, vocabularies, populate(knobs, vocabularies, seed), exposures, seed, shared)
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,9 @@ class Outcomes:
         True probabilities of the paths; None, as `action`, in a world without actions.
     propensity
         P(click | x) as logged, or None.
+    times
+        When clicks and conversions happened; None in a world whose conversions come at once. With times, `conversion`
+        is what had come by the end of the observation.
     """
 
     ctr: Floats
@@ -150,6 +157,7 @@ class Outcomes:
     action: NDArray[np.int8] | None = None
     behaviour: Behaviour | None = None
     propensity: Floats | None = None
+    times: Times | None = None
 
     @property
     def ctcvr(self) -> Floats:
@@ -168,8 +176,8 @@ def draw(story: Plan, index: int) -> Chunk:
     time = _times((first + np.arange(count) + rng.random(count)) / story.exposures, knobs.days)
     web = (rng.random(count) < _WEB_SHARE).astype(np.int64)
     position = 1 + np.minimum((_POSITIONS * rng.random(count) ** 1.5).astype(np.int64), _POSITIONS - 1)
-    conversion = _conversion_latent(population, knobs, user, item, web)
-    click_logit = _click_logit(population, knobs, user, item, conversion) + _placement(position, time)
+    conversion = _conversion_latent(story, user, item, web)
+    click_logit = _click_logit(story, user, item, conversion) + _placement(position, time)
     conversion_logit = knobs.cvr_spread * conversion + knobs.user_effect * population.users.own_conversion[user]
     acting = action_logit(population, knobs, user, item, conversion) if knobs.action_rate else None
     return Chunk(first, user, item, time, web, position, click_logit, conversion_logit, acting, rng)
@@ -183,7 +191,8 @@ def _times(progress: Floats, days: int) -> Ints:
     return np.asarray(_START + 86_400 * day.astype(np.int64) + second.astype(np.int64))
 
 
-def _conversion_latent(population: Population, knobs: Knobs, user: Ints, item: Ints, web: Ints) -> Floats:
+def _conversion_latent(story: Plan, user: Ints, item: Ints, web: Ints) -> Floats:
+    population, common, knobs = story.population, story.communities, story.knobs
     users, items = population.users, population.items
     cheap = -(np.log(items.price[item]) - PRICE_MEAN) / PRICE_SD
     device = (web - _WEB_SHARE) / np.sqrt(_WEB_SHARE * (1 - _WEB_SHARE))
@@ -195,16 +204,21 @@ def _conversion_latent(population: Population, knobs: Knobs, user: Ints, item: I
     )
     affinity = population.affinity[users.group[user], items.group[item]]
     share = knobs.underspecification
-    return np.asarray(np.sqrt(1 - share) * additive + np.sqrt(share) * affinity)
+    latent = np.sqrt(1 - share) * additive + np.sqrt(share) * affinity
+    return common.blended(knobs.structure, latent, common.conversion, user, item) if common else np.asarray(latent)
 
 
-def _click_logit(population: Population, knobs: Knobs, user: Ints, item: Ints, conversion: Floats) -> Floats:
+def _click_logit(story: Plan, user: Ints, item: Ints, conversion: Floats) -> Floats:
+    population, common, knobs = story.population, story.communities, story.knobs
     users, items = population.users, population.items
     other = (
         np.sqrt(0.40) * users.click[user]
         + np.sqrt(0.40) * items.click[item]
         + np.sqrt(0.20) * population.attraction[users.group[user], items.group[item]]
     )
+    if common:
+        other = common.blended(knobs.structure, other, common.click, user, item)
+        conversion = common.signs(item) * conversion
     shared = knobs.correlation * conversion + np.sqrt(1 - knobs.correlation**2) * other
     neutral = np.sqrt(0.5) * (users.neutral[user] + items.neutral[item])
     own = knobs.user_effect * users.own_click[user]
@@ -237,7 +251,7 @@ def solve(story: Plan) -> Intercepts:
     ctr = probability(click + first)
     propensity = solve_propensity(knobs, ctr.reshape(-1, len(able)).mean(axis=0))
     ctr /= ctr.sum()
-    second = rising_root(lambda shift: float(ctr @ probability(hidden + shift)) - knobs.cvr)
+    second = rising_root(lambda shift: float(ctr @ probability(hidden + shift)) - knobs.mean_cvr)
     acting = [part.action_logit for part in parts if part.action_logit is not None]
     actions = solve_actions(knobs, ctr, np.concatenate(acting), conversion) if acting else None
     return Intercepts(first, second, actions, overlap, propensity)
@@ -266,8 +280,9 @@ def draw_outcomes(story: Plan, intercepts: Intercepts, chunk: Chunk) -> Outcomes
     told = logged_propensity(knobs, ctr, intercepts.propensity) if knobs.logged_propensity else None
     if intercepts.actions is None or chunk.action_logit is None:
         conversion = (click & (bar < buying)) | orphan
-        labels = click.astype(np.int8), conversion.astype(np.int8)
-        return Outcomes(ctr, true.cvr_do, true.cvr_click, *labels, propensity=told)
+        times = _times_of(story, chunk, conversion) if knobs.delay else None
+        labels = click.astype(np.int8), (conversion if times is None else times.seen).astype(np.int8)
+        return Outcomes(ctr, true.cvr_do, true.cvr_click, *labels, propensity=told, times=times)
     walks = paths(intercepts.actions, chunk.action_logit, chunk.conversion_logit)
     drawn = draw_actions(knobs, walks, np.random.default_rng([story.seed, _ACTIONS, number]))
     buys = (bar < np.where(drawn.acts, walks.after, walks.without)) & drawn.purchase_logged
@@ -276,3 +291,9 @@ def draw_outcomes(story: Plan, intercepts: Intercepts, chunk: Chunk) -> Outcomes
     action = np.where(click, drawn.acts & drawn.action_logged, drawn.orphan)
     labels = click.astype(np.int8), conversion.astype(np.int8)
     return Outcomes(ctr, logged.cvr, logged.cvr, *labels, action.astype(np.int8), logged, told)
+
+
+def _times_of(story: Plan, chunk: Chunk, converted: NDArray[np.bool_]) -> Times:
+    rng = np.random.default_rng([story.seed, _DELAYS, chunk.first // CHUNK_ROWS])
+    exposed = chunk.user, chunk.item, chunk.time
+    return draw_times(story.knobs, story.population, exposed, converted, _START, rng)

@@ -81,6 +81,8 @@ class ParquetLayout:
         action = "action" if story.knobs.action_rate else None
         propensity = "propensity" if story.knobs.logged_propensity else None
         columns = replace(self.schema.columns, action=action, propensity=propensity)
+        if story.knobs.delay:
+            columns = _with_times(columns, story.knobs.attribution_days)
         self.schema = replace(self.schema, columns=columns)
         self._folder = folder / "exposures"
         self._part: ParquetFile | None = None
@@ -103,6 +105,17 @@ class ParquetLayout:
             self._part = self._stack.enter_context(part)
         assert self._part is not None
         self._part.write(_batch(self._story, chunk, outcomes))
+
+
+def _with_times(columns: Columns, window: float) -> Columns:
+    return replace(
+        columns,
+        click_time="click_time",
+        conversion_time="conversion_time",
+        observed_until="observed_until",
+        attribution_window=86_400.0 * window,
+        immature="censor",
+    )
 
 
 def _batch(story: Plan, chunk: Chunk, outcomes: Outcomes) -> pa.RecordBatch:
@@ -129,4 +142,9 @@ def _batch(story: Plan, chunk: Chunk, outcomes: Outcomes) -> pa.RecordBatch:
         columns["action"] = outcomes.action
     if outcomes.propensity is not None:
         columns["propensity"] = outcomes.propensity
+    if outcomes.times is not None:
+        times = outcomes.times
+        columns["click_time"] = pa.array(times.click, mask=outcomes.click == 0)
+        columns["conversion_time"] = pa.array(times.conversion, mask=~times.seen)
+        columns["observed_until"] = np.full(len(chunk), times.until)
     return pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})

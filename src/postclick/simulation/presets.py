@@ -27,8 +27,18 @@ _WHERE_TURNED = (
     "support_violation",
     "logged_propensity",
     "propensity_misspecification",
+    "structure",
+    "contradiction",
+    "communities",
+    "conversion_scale",
+    "delay",
+    "delay_spread",
+    "delay_shape",
+    "attribution_days",
+    "observed_days",
 )
-"""Stated only where they are not 0, so worlds without them keep their hashes."""
+"""Stated only where they are not at their defaults, so worlds without them keep their hashes."""
+_OF_DELAYS = ("delay_spread", "delay_shape", "attribution_days", "observed_days")
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,28 @@ class Knobs:
     propensity_misspecification: Annotated[
         float, Argument("flattening, in [0, 1], of the logged propensity's logit; 0: true, 1: one number for all")
     ] = 0.0
+    structure: Annotated[
+        float,
+        Argument("share, in [0, 1], of the variance of the CTR's and CVR's latents that communities of ids share"),
+    ] = 0.0
+    contradiction: Annotated[
+        float, Argument("share, in [0, 1], of the item communities in which what draws clicks keeps from buying")
+    ] = 0.0
+    communities: Annotated[
+        int, Argument("number of communities of users, and of items, that nothing but the ids tells of")
+    ] = 40
+    conversion_scale: Annotated[
+        float, Argument("factor on `cvr`, to lift rare conversions for a comparison of systems")
+    ] = 1.0
+    delay: Annotated[
+        float, Argument("mean delay of a conversion, in days, before the window cuts it; 0: at once, and no times")
+    ] = 0.0
+    delay_spread: Annotated[float, Argument("sd, over exposures, of the log of that mean")] = 0.8
+    delay_shape: Annotated[
+        float, Argument("Weibull shape of the delay: 1 is the exponential, below 1 the tail is heavier")
+    ] = 1.0
+    attribution_days: Annotated[float, Argument("days after the click in which a conversion counts")] = 4.0
+    observed_days: Annotated[float, Argument("days after the last exposure that conversions were waited for")] = 0.0
 
     def __post_init__(self) -> None:
         ranges = {
@@ -130,6 +162,15 @@ class Knobs:
             "thin_overlap": 0.0 <= self.thin_overlap < 1.0,
             "support_violation": 0.0 <= self.support_violation < 1.0,
             "propensity_misspecification": 0.0 <= self.propensity_misspecification <= 1.0,
+            "structure": 0.0 <= self.structure <= 1.0,
+            "contradiction": 0.0 <= self.contradiction <= 1.0,
+            "communities": 3 <= self.communities <= 10_000,
+            "delay": 0.0 <= self.delay <= 365.0,
+            "delay_spread": 0.0 <= self.delay_spread <= 5.0,
+            "delay_shape": 0.3 <= self.delay_shape <= 5.0,
+            "attribution_days": 0.01 <= self.attribution_days <= 3650.0,
+            "observed_days": 0.0 <= self.observed_days <= 3650.0,
+            "conversion_scale": self.conversion_scale > 0.0 and self.mean_cvr < 1.0,
         }
         wrong = [
             Finding("config.value", f"{getattr(self, name)!r} is out of range", f"set.{name}")
@@ -140,16 +181,44 @@ class Knobs:
         if wrong:
             raise ConfigError(*wrong)
 
+    @property
+    def mean_cvr(self) -> float:
+        """Mean true CVR over clicks: `cvr` times `conversion_scale`."""
+        return self.cvr * self.conversion_scale
+
     def to_dict(self) -> dict[str, Any]:
         """Return the knobs as JSON can hold them, those that most worlds do not have only where they are turned."""
         form: dict[str, Any] = plain(self)
-        absent = {name for name in _WHERE_TURNED if not getattr(self, name)}
+        default = {entry.name: entry.default for entry in fields(self)}
+        absent = {name for name in _WHERE_TURNED if getattr(self, name) == default[name]}
         absent |= set() if self.action_rate else set(_ACTION_STAGE)
         return {name: value for name, value in form.items() if name not in absent}
 
     def _contradictions(self) -> list[Finding]:
         """Return why knobs do not go together."""
-        return [*self._without_overlap(), *self._without_actions()]
+        return [
+            *self._without_overlap(),
+            *self._without_actions(),
+            *self._without_communities(),
+            *self._without_delays(),
+        ]
+
+    def _without_delays(self) -> list[Finding]:
+        default = {entry.name: entry.default for entry in fields(self)}
+        if not self.delay:
+            turned = [name for name in _OF_DELAYS if getattr(self, name) != default[name]]
+            what, fix = "conversions come at once in this world", "set delay, or take the world delayed"
+            return [Finding("config.value", what, f"set.{name}", fix=fix) for name in turned]
+        turned = [name for name in ("action_rate", "orphan_conversions") if getattr(self, name)]
+        what = "a world with delays has neither in-shop actions nor conversions without a click"
+        return [Finding("config.value", what, f"set.{name}", fix="set delay=0, or leave it out") for name in turned]
+
+    def _without_communities(self) -> list[Finding]:
+        default = next(entry.default for entry in fields(self) if entry.name == "communities")
+        if self.structure or self.contradiction or self.communities == default:
+            return []
+        what, fix = "communities do nothing in this world", "set structure or contradiction"
+        return [Finding("config.value", what, "set.communities", fix=fix)]
 
     def _without_overlap(self) -> list[Finding]:
         found = []
@@ -173,9 +242,9 @@ class Knobs:
         if not self.action_rate:
             default = {entry.name: entry.default for entry in fields(self)}
             turned = [name for name in _OF_ACTIONS if getattr(self, name) != default[name]]
-            fix = "set action_rate, or take the world behaviour"
+            fix = "set action_rate, or take the world shop-path"
             return [Finding("config.value", "this world has no in-shop actions", f"set.{n}", fix=fix) for n in turned]
-        purchases = self.cvr / (1.0 - self.purchase_outside_window)
+        purchases = self.mean_cvr / (1.0 - self.purchase_outside_window)
         after, without = (1.0 - self.purchase_without_action) * purchases, self.purchase_without_action * purchases
         fix = "turn cvr, action_rate, purchase_without_action or purchase_outside_window"
         return [
@@ -188,12 +257,23 @@ class Knobs:
         ]
 
 
+_SHOP_PATH = Knobs(action_rate=0.4, purchase_without_action=0.3, action_outside_window=0.3)
+
 PRESETS: dict[str, Knobs | RewardKnobs] = {
     "selection": Knobs(),
     "no-bias": Knobs(selection=0.0),
-    "behaviour": Knobs(action_rate=0.4, purchase_without_action=0.3, action_outside_window=0.3),
+    "shop-path": _SHOP_PATH,
+    "behaviour": _SHOP_PATH,  # its name until shop-path; kept, since a world states the name that it was made by
+    "structure": Knobs(structure=0.8),
+    "contradiction": Knobs(structure=0.8, contradiction=0.5),
+    "hidden-confounder": Knobs(unobserved_confounder=1.0),
+    "thin-overlap": Knobs(selection=1.0, thin_overlap=0.4),
+    "delayed": Knobs(delay=2.0),
+    "ali-ccp-like": Knobs(ctr=0.0389, cvr=0.0055, users=238_635, items=467_298, tail=0.9),
+    "livestream-like": Knobs(ctr=0.0704, cvr=0.0398, items=280_000),
     REWARD: RewardKnobs(),
 }
+"""Name -> knobs; docs/worlds.md says what each can and cannot show."""
 
 
 def resolve(world: str, knobs: Mapping[str, Any]) -> Knobs | RewardKnobs:

@@ -20,7 +20,7 @@ from postclick.simulation.parquet import ParquetFile, ParquetLayout
 from postclick.simulation.preferences import write_reward
 from postclick.simulation.presets import Knobs, resolve
 from postclick.simulation.reward import RewardKnobs
-from postclick.simulation.world import TRUTH_COLUMNS, WORLD_FORMAT, Layout, World
+from postclick.simulation.world import MEAN_DELAY, TRUTH_COLUMNS, WORLD_FORMAT, Layout, World
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,8 +68,8 @@ def simulate(
     Raises
     ------
     ConfigError
-        Unknown world, knob or layout (with the likely spelling), a value out of its range, or in-shop actions or a
-        logged propensity in the layout ``ali-ccp``, which has no column for them.
+        Unknown world, knob or layout (with the likely spelling), a value out of its range, or in-shop actions, a logged
+        propensity or times of conversions in the layout ``ali-ccp``, which has no column for them.
     StorageError
         `out` exists and `force` is off, or the disk fails.
     """
@@ -117,6 +117,7 @@ def _check_columns(knobs: Knobs | RewardKnobs, layout: str) -> None:
         asked = {"a vector": True}
     else:
         asked = {"in-shop actions": knobs.action_rate > 0, "a logged propensity": knobs.logged_propensity}
+        asked["times of conversions"] = knobs.delay > 0
     missing = [name for name, there in asked.items() if there]
     if missing and layout == "ali-ccp":
         fix = "take the format parquet, or a world without"
@@ -155,6 +156,8 @@ def _truth(chunk: Chunk, outcomes: Outcomes) -> pa.RecordBatch:
     columns = {"exposure_id": chunk.exposure_id} | {name: getattr(outcomes, name) for name in TRUTH_COLUMNS}
     if outcomes.behaviour is not None:
         columns |= {name: getattr(outcomes.behaviour, name) for name in BEHAVIOUR_COLUMNS}
+    if outcomes.times is not None:
+        columns[MEAN_DELAY] = outcomes.times.mean_delay
     return pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})
 
 
@@ -175,6 +178,8 @@ class _Tally:
     without_action: int = 0
     ctar: float = 0.0
     ctcvr_without_action: float = 0.0
+    late: int = 0
+    waited: float = 0.0
     users: NDArray[np.bool_] = dataclasses.field(init=False)
     items: NDArray[np.bool_] = dataclasses.field(init=False)
 
@@ -199,6 +204,9 @@ class _Tally:
             self.without_action += int((conversion & click & (outcomes.action == 0)).sum())
             self.ctar += float(true.ctar.sum())
             self.ctcvr_without_action += float(psc_gap(outcomes.ctr, true).without_action.sum())
+        if outcomes.times is not None:
+            self.late += outcomes.times.late
+            self.waited += float(outcomes.ctcvr @ outcomes.times.mean_delay)
         self.users[chunk.user] = True
         self.items[chunk.item] = True
 
@@ -216,7 +224,8 @@ class _Tally:
             "users": int(self.users.sum()),
             "items": int(self.items.sum()),
         }
-        return counts | (acting if self.story.knobs.action_rate else {})
+        late = {"late_conversions": self.late} if self.story.knobs.delay else {}
+        return counts | (acting if self.story.knobs.action_rate else {}) | late
 
     def rates(self) -> dict[str, float]:
         """Return the rates of `World`."""
@@ -231,4 +240,5 @@ class _Tally:
             "cvr_click": self.ctcvr / self.ctr,
             "ctcvr": self.ctcvr / self.rows,
         }
-        return rates | (acting if self.story.knobs.action_rate else {})
+        delay = {"mean_delay": self.waited / self.ctcvr} if self.story.knobs.delay else {}
+        return rates | (acting if self.story.knobs.action_rate else {}) | delay

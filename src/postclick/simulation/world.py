@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from postclick import files
 from postclick.binding import bind
@@ -18,10 +19,11 @@ from postclick.simulation.behaviour import BEHAVIOUR_COLUMNS, Behaviour
 from postclick.simulation.presets import Knobs
 from postclick.simulation.reward import REWARD, RewardKnobs
 
-__all__ = ["TRUTH_COLUMNS", "WORLD_FORMAT", "Layout", "World"]
+__all__ = ["MEAN_DELAY", "TRUTH_COLUMNS", "WORLD_FORMAT", "Layout", "World"]
 
 Layout = Literal["parquet", "ali-ccp"]
 WORLD_FORMAT = 1
+MEAN_DELAY = "mean_delay"
 TRUTH_COLUMNS = ("ctr", "cvr_do", "cvr_click", "ctcvr")
 
 
@@ -42,11 +44,12 @@ class World:
     counts
         ``clicks, conversions`` (after a click), ``orphan_conversions, users, items`` (entities exposed; the last three
         not in the world ``reward``); with actions
-        also ``actions`` (logged after a click), ``orphan_actions`` and ``conversions_without_action`` (logged ones).
+        also ``actions`` (logged after a click), ``orphan_actions`` and ``conversions_without_action`` (logged ones);
+        with delays ``late_conversions``, those that had not come by the end of the observation.
     rates
         True means: ``ctr`` over exposures, ``cvr_click`` over clicks (expected), ``cvr_do`` over exposures, ``ctcvr``;
         with actions also ``action`` over clicks (expected), ``ctar``, and ``without_action``, the share of expected
-        conversions that no logged action comes before.
+        conversions that no logged action comes before; with delays ``mean_delay``, days, over expected conversions.
     hash
         Identity of the content.
     """
@@ -102,6 +105,22 @@ class World:
         names = (*TRUTH_COLUMNS, *(("action", "ctar") if self.knobs.action_rate else ()))
         return Truth(**{name: np.asarray(table.column(name), np.float64) for name in names})
 
+    def mean_delay(self) -> NDArray[np.float64]:
+        """Return the true mean delay, in days, of a conversion of each exposure, in the order of `truth`.
+
+        Raises
+        ------
+        InputMissingError
+            In a world whose conversions come at once.
+        """
+        import pyarrow.parquet as pq
+
+        if not getattr(self.knobs, "delay", 0.0):
+            what, fix = f"conversions of the world {self.preset!r} come at once", "simulate the world delayed"
+            raise InputMissingError(Finding("input.missing", what, str(self.path), fix=fix))
+        table = pq.read_table(self.path / "truth.parquet", columns=[MEAN_DELAY])
+        return np.asarray(table.column(MEAN_DELAY), np.float64)
+
     def behaviour(self) -> Behaviour:
         """Return the true probabilities of the behaviour path, in the order of `truth`.
 
@@ -114,6 +133,6 @@ class World:
 
         if not self.knobs.action_rate:
             what = f"the world {self.preset!r} has no in-shop actions"
-            raise InputMissingError(Finding("input.missing", what, str(self.path), fix="simulate the world behaviour"))
+            raise InputMissingError(Finding("input.missing", what, str(self.path), fix="simulate the world shop-path"))
         table = pq.read_table(self.path / "truth.parquet", columns=list(BEHAVIOUR_COLUMNS))
         return Behaviour(**{name: np.asarray(table.column(name), np.float64) for name in BEHAVIOUR_COLUMNS})

@@ -6,7 +6,7 @@ from postclick.data.scores import HEADS
 from postclick.errors import ConfigError
 from postclick.evaluation.names import METRICS, POPULATIONS, MetricName, format_metric, parse_metric
 
-PLAIN = [name for name in METRICS if name not in ("recall", "f1", "lift", "ndcg")]
+PLAIN = [name for name in METRICS if name not in ("recall", "f1", "lift", "ndcg", "value", "field_rce")]
 NO_LISTS = ["ndcg", "ndcg[top=0.1]", "ndcg[k=0]", "recall[k=x]", "recall[k=5,empty=none]", "ndcg[empty=zero]"]
 
 
@@ -64,3 +64,13 @@ def test_lists_of_a_user_and_what_an_empty_one_counts():
 def test_metric_and_variant():
     assert parse_metric("auc") == ("auc", "")
     assert format_metric(*parse_metric("lift[top=.05]")) == "lift[top=0.05]"
+
+
+def test_a_metric_by_column_names_it_and_a_value_its_share():
+    name = MetricName.parse("cvr/field_rce[by=campaign]@click")
+    assert (name.metric, name.variant) == ("field_rce", "by=campaign")
+    assert str(name) == "cvr/field_rce[by=campaign]@click"
+    assert MetricName.parse("ctcvr/value[top=0.10]@exposure").variant == "top=0.1"
+    for wrong in ("field_rce", "field_rce[by=]", "field_rce[top=0.1]", "value", "value[k=5]", "value[top=2]"):
+        with pytest.raises(ConfigError, match=wrong.partition("[")[0]):
+            parse_metric(wrong)

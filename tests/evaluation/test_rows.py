@@ -50,6 +50,17 @@ def test_censored_labels_are_left_out_and_counted():
     ]
 
 
+def test_rows_with_an_open_window_are_left_out_of_conversions_whatever_was_seen():
+    """Of five rows the first, clicked and converted, and the third, unclicked, were too young."""
+    whole, found = by_name(rows()), by_name(rows(immature=int8(1, 0, 1, 0, 2)))
+    np.testing.assert_array_equal(found["ctr", "exposure"].label, whole["ctr", "exposure"].label)
+    assert found["ctcvr", "exposure"].places.tolist() == [1, 3, 4]
+    assert found["ctcvr", "exposure"].censored == 2
+    clicked = np.flatnonzero(rows().labels.click == 1)
+    assert found["cvr", "click"].places.tolist() == [place for place in clicked if place not in (0, 2)]
+    assert found["cvr", "click"].censored == sum(place in (0, 2) for place in clicked)
+
+
 def test_actions_where_the_log_and_the_system_have_them():
     heads = ("ctr", "action", "ctar")
     assert set(by_name(rows(heads=heads))) == {("ctr", "exposure")}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from postclick.metrics.reliability import ece, reliability_table
+from postclick.metrics.reliability import clustered_squares, ece, reliability_table
 
 
 def sample(seed=0, rows=4000, shift=0.0):
@@ -65,3 +65,43 @@ def test_soft_labels_have_no_band_and_no_rows_no_value():
 
 def test_equal_seeds_give_equal_bits():
     assert ece(*sample(), seed=4) == ece(*sample(), seed=4)
+
+
+def test_rates_by_hand_and_wider_where_a_user_s_rows_are_alike():
+    odds = np.repeat([-2.0, 1.0], 100)
+    label = np.concatenate([np.repeat([1, 0], [10, 90]), np.repeat([1, 0], [60, 40])])
+    predicted, rate, low, high = reliability_table(odds, label, bins=2).rates()
+    assert predicted == pytest.approx([1 / (1 + np.exp(2.0)), 1 / (1 + np.exp(-1.0))])
+    assert rate.tolist() == [0.1, 0.6]
+    # Wilson's interval of 10 in 100, from its formula
+    z, n, p = 1.959964, 100, 0.1
+    center, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / 4e4)
+    assert (low[0], high[0]) == pytest.approx((center - half, center + half), rel=1e-5)
+    blocks = np.concatenate([np.arange(100) // 10, np.arange(100) // 10])  # ten users, alike within
+    _, _, wide_low, wide_high = reliability_table(odds, label, bins=2, unit=blocks).rates()
+    assert wide_high[1] - wide_low[1] > 1.5 * (high[1] - low[1])
+    # all of one class still has an interval
+    _, none, floor, top = reliability_table(odds, np.zeros(200, np.int8), bins=2).rates()
+    assert none.tolist() == [0.0, 0.0]
+    assert floor.tolist() == pytest.approx([0.0, 0.0])
+    assert top[0] == pytest.approx(z**2 / (n + z**2), rel=1e-4)
+
+
+def test_clustered_squares_equal_a_loop(monkeypatch):
+    rng = np.random.default_rng(0)
+    residual, code, unit = rng.normal(size=500), rng.integers(0, 4, 500), rng.integers(0, 30, 500)
+    expected = [sum(residual[(code == each) & (unit == user)].sum() ** 2 for user in range(30)) for each in range(4)]
+    assert clustered_squares(residual, code, unit, 4) == pytest.approx(expected)
+    assert clustered_squares(residual, code, None, 4) == pytest.approx(np.bincount(code, residual**2))
+    monkeypatch.setattr("postclick.metrics.reliability._DENSE_CELLS", 1)
+    assert clustered_squares(residual, code, unit, 4) == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_the_null_band_holds_95_percent_of_2000_replicas():
+    inside = 0
+    for seed in range(2000):
+        found = ece(*sample(seed, 1500), seed=seed)
+        inside += found.low <= found.value <= found.high
+    # the exact 99.9 % binomial interval of the coverage contains .95 between 1867 and 1931
+    assert 1867 <= inside <= 1931

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Isotonic", "fit_isotonic"]
+__all__ = ["Isotonic", "fit_isotonic", "increasing"]
 
 Array = NDArray[np.float64]
 
@@ -34,6 +36,23 @@ class Isotonic:
         inside: Array = np.interp(odds, knots, levels)
         calibrated: Array = inside + outside
         return calibrated
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain form."""
+        return {"knots": list(self.knots), "levels": list(self.levels)}
+
+    @classmethod
+    def from_dict(cls, form: Mapping[str, Any]) -> Isotonic:
+        """Read the plain form; a wrong one raises KeyError, TypeError or ValueError."""
+        knots, levels = (tuple(map(float, form[name])) for name in ("knots", "levels"))
+        if len(knots) != len(levels) or not knots or not increasing(knots) or not increasing(levels):
+            raise ValueError("knots and levels must increase together")
+        return cls(knots, levels)
+
+
+def increasing(values: Sequence[float]) -> bool:
+    """Return whether the numbers are finite and each is larger than the one before."""
+    return bool(np.isfinite(values).all() and (np.diff(values) > 0).all())
 
 
 def fit_isotonic(odds: Array, label: Array, weight: Array) -> Isotonic:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from postclick.data.scores import probability
 
-__all__ = ["Platt", "fit_platt"]
+__all__ = ["SLOPES", "Platt", "fit_platt", "log_loss", "newton"]
 
 Array = NDArray[np.float64]
 SLOPES = (0.05, 20.0)
@@ -27,6 +29,18 @@ class Platt:
     def __call__(self, odds: Array) -> Array:
         """Return calibrated log-odds, [B]."""
         return self.slope * odds + self.offset
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain form."""
+        return {"slope": self.slope, "offset": self.offset}
+
+    @classmethod
+    def from_dict(cls, form: Mapping[str, Any]) -> Platt:
+        """Read the plain form; a wrong one raises KeyError, TypeError or ValueError."""
+        slope, offset = float(form["slope"]), float(form["offset"])
+        if not (slope > 0.0 and np.isfinite([slope, offset]).all()):
+            raise ValueError(f"slope {slope}, offset {offset}")
+        return cls(slope, offset)
 
 
 def log_loss(odds: Array, label: Array, weight: Array) -> float:
@@ -50,15 +64,27 @@ def fit_platt(odds: Array, label: Array, weight: Array) -> Platt:
         Sample weights > 0, [B].
     """
     design = np.stack([odds, np.ones_like(odds)], axis=1)
-    slope, offset = _newton(design, np.zeros_like(odds), np.array([1.0, 0.0]), label, weight)
+    slope, offset = newton(design, np.zeros_like(odds), np.array([1.0, 0.0]), label, weight)
     if SLOPES[0] <= slope <= SLOPES[1]:
         return Platt(float(slope), float(offset))
-    (offset,) = _newton(design[:, 1:], odds, np.zeros(1), label, weight)
+    (offset,) = newton(design[:, 1:], odds, np.zeros(1), label, weight)
     return Platt(1.0, float(offset))
 
 
-def _newton(design: Array, base: Array, start: Array, label: Array, weight: Array) -> Array:
-    """Return the coefficients c that minimise the log-loss of ``base + design @ c``."""
+def newton(design: Array, base: Array, start: Array, label: Array, weight: Array) -> Array:
+    """Return the coefficients c, [P], that minimise the log-loss of ``base + design @ c``, by Newton's method.
+
+    Parameters
+    ----------
+    design
+        [B, P].
+    base
+        Log-odds that are there already, [B].
+    start
+        First c, [P]; the loss never rises above that of it.
+    label, weight
+        As in `fit_platt`.
+    """
     coefficients, odds = start, base + design @ start
     loss = log_loss(odds, label, weight)
     total = float(np.sum(weight))

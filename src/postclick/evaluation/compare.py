@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from postclick.data.arrays import Labels
 from postclick.data.log import Truth
@@ -16,12 +16,11 @@ from postclick.data.scores import Scores
 from postclick.errors import ConfigError, DataError, Finding, nearest
 from postclick.evaluation.comparison import Comparison, Difference, Standing, Verdict
 from postclick.evaluation.names import MetricName, unknown_name
-from postclick.evaluation.rows import EvaluationRows, Sample
-from postclick.metrics.bootstrap import MOST_UNITS, fold_units
-from postclick.metrics.influence import COMPARED, HIGHER_IS_BETTER, Influence, influence
+from postclick.evaluation.readings import Reading, readings, samples_of
+from postclick.metrics.influence import COMPARED, HIGHER_IS_BETTER, Influence
 from postclick.metrics.significance import Contrast, Distance, contrast, holm, needed
 
-__all__ = ["DEFAULT_COMPARED", "compare"]
+__all__ = ["DEFAULT_COMPARED", "compare", "compare_readings"]
 
 DEFAULT_COMPARED = ("cvr/auc@click", "cvr/logloss@click", "ctcvr/auc@exposure", "ctcvr/logloss@exposure")
 _NOUN = {"ctr": "clicks", "action": "actions", "ctar": "actions"}
@@ -35,6 +34,18 @@ class _Side:
     seeds: tuple[Influence, ...]
     derived: bool
     undefined: str | None
+    n: int
+    positives: float
+    clustered: bool
+
+    @classmethod
+    def of(cls, name: str, found: Sequence[Reading]) -> _Side:
+        """Join the seeds; the rows, and so their counts, are the same for all of them."""
+        undefined = next((entry.undefined for entry in found if entry.undefined), None)
+        derived = any(entry.derived for entry in found)
+        first = found[0]
+        influences = tuple(entry.influence for entry in found)
+        return cls(name, influences, derived, undefined, first.n, first.positives, first.clustered)
 
     def standing(self, log_scale: bool) -> Standing:
         if self.undefined is not None:
@@ -89,23 +100,49 @@ def compare(
     """
     names = _checked(systems, metrics, baseline, level)
     _check_lengths(systems, len(labels))
-    samples = _samples(systems, labels, truth, population)
+    every = [scores for seeds in systems.values() for scores in seeds]
+    samples = samples_of(every, labels, truth, population)
+    found = {key: [readings(scores, samples, names) for scores in seeds] for key, seeds in systems.items()}
+    return compare_readings(found, metrics=metrics, baseline=baseline, level=level)
+
+
+def compare_readings(
+    systems: Mapping[str, Sequence[Mapping[str, Reading]]],
+    *,
+    metrics: Sequence[str] = DEFAULT_COMPARED,
+    baseline: str | None = None,
+    level: float = 0.95,
+) -> Comparison:
+    """Return what `compare` does, from readings that were taken of each scoring before (`readings`).
+
+    Parameters
+    ----------
+    systems
+        Name -> the readings of one scoring a training seed, all of the same rows.
+    metrics, baseline, level
+        As `compare` takes them.
+
+    Raises
+    ------
+    ConfigError
+        As `compare` does.
+    """
+    names = _checked(systems, metrics, baseline, level)
     standings: dict[str, dict[str, Standing]] = {}
     differences: dict[str, tuple[Difference, ...]] = {}
     for name in names:
         text = str(name)
-        sample = samples.get((name.head, name.population))
-        sides = {key: _side(key, scores, name, sample) for key, scores in systems.items()}
+        sides = {key: _Side.of(key, [seed[text] for seed in seeds]) for key, seeds in systems.items()}
         standings[text] = {key: side.standing(name.metric == "pcoc") for key, side in sides.items()}
         pairs = list(combinations(sides, 2)) if baseline is None else [(s, baseline) for s in sides if s != baseline]
-        found = [_difference(name, sides[one], sides[other], sample, level) for one, other in pairs]
+        found = [_difference(name, sides[one], sides[other], level) for one, other in pairs]
         references = [standings[text][other].value for _, other in pairs]
         differences[text] = _judged(name, found, references, level)
     return Comparison(tuple(systems), baseline, level, standings, differences)
 
 
 def _checked(
-    systems: Mapping[str, Sequence[Scores]], metrics: Sequence[str], baseline: str | None, level: float
+    systems: Mapping[str, Sequence[Any]], metrics: Sequence[str], baseline: str | None, level: float
 ) -> list[MetricName]:
     problems: list[Finding] = []
     names: list[MetricName] = []
@@ -149,33 +186,6 @@ def _check_lengths(systems: Mapping[str, Sequence[Scores]], rows: int) -> None:
         raise DataError(*problems)
 
 
-def _samples(
-    systems: Mapping[str, Sequence[Scores]], labels: Labels, truth: Truth | None, population: str
-) -> dict[tuple[str, str], Sample]:
-    """Return the rows of each head on each population: labels decide them, so they are the same for all systems."""
-    odds = {head: column for seeds in systems.values() for scores in seeds for head, column in scores.odds.items()}
-    found = EvaluationRows(labels, Scores(odds, {}), truth).samples(population)
-    return {(sample.head, sample.population): sample for sample in found}
-
-
-def _side(system: str, scorings: Sequence[Scores], name: MetricName, sample: Sample | None) -> _Side:
-    derived = any(name.head in scores.derived for scores in scorings)
-    reason = f"these rows have no {name.head}@{name.population}" if sample is None else sample.undefined
-    if any(name.head not in scores.odds for scores in scorings):
-        reason = f"no score of {name.head}"
-    if sample is None or reason is not None:
-        return _Side(system, tuple(Influence.none("") for _ in scorings), derived, reason)
-    unit, _ = fold_units(sample.user, len(sample), MOST_UNITS)
-    seeds = tuple(_influence(scores, name, sample, unit) for scores in scorings)
-    return _Side(system, seeds, derived, next((entry.undefined for entry in seeds if entry.undefined), None))
-
-
-def _influence(scores: Scores, name: MetricName, sample: Sample, unit: NDArray[np.int64]) -> Influence:
-    column = scores.raw.get(name.head, scores.odds[name.head]) if name.variant else scores.odds[name.head]
-    odds = np.ascontiguousarray(column if sample.places is None else column[sample.places], np.float64)
-    return influence(name.metric, odds, sample.label, weight=sample.weight, user=sample.user, unit=unit)
-
-
 @dataclass(frozen=True)
 class _Found:
     """A difference and the contrast behind it, before the table is judged."""
@@ -184,18 +194,17 @@ class _Found:
     contrast: Contrast | Distance | None
 
 
-def _difference(name: MetricName, one: _Side, other: _Side, sample: Sample | None, level: float) -> _Found:
+def _difference(name: MetricName, one: _Side, other: _Side, level: float) -> _Found:
     reason = one.undefined or other.undefined
-    plain = Difference(str(name), one.name, other.name, level=level, seeds=(len(one.seeds), len(other.seeds)))
-    if sample is not None:
-        plain = replace(plain, n=len(sample), positives=sample.positives)
-    if reason is not None or sample is None:
+    seeds = len(one.seeds), len(other.seeds)
+    plain = Difference(str(name), one.name, other.name, level=level, seeds=seeds, n=one.n, positives=one.positives)
+    if reason is not None:
         return _Found(replace(plain, undefined=reason), None)
     found: Contrast | Distance = contrast(one.seeds, other.seeds)
     if name.metric == "pcoc":
         found = Distance(contrast(one.seeds, other.seeds), contrast(one.seeds, other.seeds, sign=1.0))
     if math.isnan(found.p):
-        who = "rows" if sample.user is None else "users"
+        who = "users" if one.clustered else "rows"
         return _Found(replace(plain, value=found.value, undefined=f"fewer than two {who} of a class"), None)
     low, high = found.interval(level)
     base = found.limiting
@@ -208,7 +217,7 @@ def _difference(name: MetricName, one: _Side, other: _Side, sample: Sample | Non
         seed_variance=base.seed_variance,
         test_variance=base.test_variance,
         df=base.df if math.isfinite(base.df) else None,
-        method=_method(name, plain.seeds, clustered=sample.user is not None),
+        method=_method(name, plain.seeds, clustered=one.clustered),
     )
     return _Found(difference, found)
 

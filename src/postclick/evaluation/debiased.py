@@ -68,7 +68,7 @@ class _Exposures:
     @classmethod
     def of(cls, rows: EvaluationRows) -> _Exposures:
         labels, odds = rows.labels, rows.scores.odds
-        closed = (labels.click != CENSORED) & (labels.conversion != CENSORED)
+        closed = (labels.click != CENSORED) & labels.conversion_known
         whole = bool(closed.all())
         if not whole:
             labels, odds = labels.take(closed), {head: odds[head][closed] for head in ("ctr", "cvr")}

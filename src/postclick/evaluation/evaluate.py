@@ -13,12 +13,14 @@ from postclick.data.arrays import CENSORED, Labels
 from postclick.data.log import Truth
 from postclick.data.scores import Scores
 from postclick.errors import ConfigError, Finding
+from postclick.evaluation.calibration import calibration_tables, field_rces
 from postclick.evaluation.debiased import DEBIASED_METRICS, OWN, Debiased, debiased_metrics, is_debiased
 from postclick.evaluation.measure import measure
 from postclick.evaluation.names import MetricName, format_metric, parse_metric
 from postclick.evaluation.result import EvaluationResult, Metric
 from postclick.evaluation.rows import EvaluationRows, Sample
 from postclick.evaluation.slices import left_out, slice_masks
+from postclick.evaluation.value import DEFAULT_VALUE, has_values, value_metrics, value_total
 
 __all__ = ["DEFAULT_METRICS", "RANDOM_METRICS", "SLICE_METRICS", "WORLD_METRICS", "evaluate", "oracle"]
 
@@ -65,7 +67,20 @@ class _Wanted:
             for name in self.full
             if (name.head, name.population, name.slice) == place
         ]
-        return [name for name in dict.fromkeys([*self.everywhere, *full]) if not is_debiased(name)]
+        return [name for name in dict.fromkeys([*self.everywhere, *full]) if not _is_apart(name)]
+
+    def apart(self, sample: Sample, metric: str, default: Sequence[str]) -> list[str]:
+        """Return ``metric[variant]`` wanted of a whole sample, for a metric that needs more than the sample."""
+        if not self.chosen:
+            return [*default]
+        place = (sample.head, sample.population, "", metric)
+        full = [
+            format_metric(name.metric, name.variant)
+            for name in self.full
+            if (name.head, name.population, name.slice, name.metric) == place
+        ]
+        every = [name for name in self.everywhere if parse_metric(name)[0] == metric]
+        return [*dict.fromkeys([*every, *full])]
 
     def debiased(self) -> list[str]:
         """Return ``metric[estimator=...]`` wanted of the cvr on all exposures."""
@@ -130,13 +145,39 @@ def evaluate(
             counted["one_class_users"][place] = counts
         if sample.censored and not part:
             counted["censored"][place] = sample.censored
+    for sample in samples:
+        found |= _with_columns(rows, sample, wanted, level, seed)
     estimated = debiased_metrics(rows, wanted.debiased(), population, level=level)
     found = dict(sorted((found | estimated.metrics).items(), key=lambda entry: "|" in entry[0]))  # slices last
     if estimated.censored and estimated.metrics:
         counted["censored"]["cvr@exposure"] = estimated.censored
     own = _ledger(rows, samples, found, counted, ledger or {})
     own["notes"] += _doubts(estimated)
-    return EvaluationResult(found, split, bundle, log, own, overlap=estimated.overlap)
+    tables = calibration_tables(rows, samples, level=level) if metrics is None else None
+    own["notes"] += tables.verdict if tables is not None else ()
+    return EvaluationResult(found, split, bundle, log, own, overlap=estimated.overlap, calibration=tables)
+
+
+def _is_apart(name: str) -> bool:
+    """Return whether a metric needs more than the rows of one sample."""
+    return is_debiased(name) or parse_metric(name)[0] in ("field_rce", "value")
+
+
+def _with_columns(rows: EvaluationRows, sample: Sample, wanted: _Wanted, level: float, seed: int) -> dict[str, Metric]:
+    """Return the metrics of a sample that read columns beside it: Field-RCE by a column's values, realised value."""
+    found: dict[str, Metric] = {}
+    observed = sample.population != "world"
+    by = wanted.apart(sample, "field_rce", [f"field_rce[by={column}]" for column in rows.slices] if observed else [])
+    columns = {name: parse_metric(name)[1].removeprefix("by=") for name in by}
+    held = [column for column in columns.values() if column in rows.slices]
+    for column, estimate in field_rces(rows, sample, held, level=level, seed=seed).items():
+        metric = Metric.of(estimate, len(sample), sample.positives, derived=sample.derived)
+        found[str(MetricName(sample.head, "field_rce", sample.population, f"by={column}"))] = metric
+    worth = has_values(rows.labels) and sample.head == "ctcvr" and observed
+    names = wanted.apart(sample, "value", [DEFAULT_VALUE]) if worth else []
+    for name, metric in value_metrics(sample, rows.labels, names, level=level, seed=seed).items() if names else ():
+        found[str(MetricName(sample.head, *_swap(name, sample.population)))] = metric
+    return found
 
 
 def _doubts(estimated: Debiased) -> list[str]:
@@ -196,6 +237,7 @@ def _ledger(
         "weighted": labels.sample_weight is not None,
         "users": None if rows.user is None else int(rows.user.max(initial=-1)) + 1,
         "clipped": rows.scores.clipped,
+        "value": value_total(labels),
         **counted,
         "notes": notes,
     }

@@ -55,20 +55,7 @@ def measure(
     else:
         found = {name: Estimate.none(reason) for name in wanted}
     rows, positives = len(sample), sample.positives
-    metrics = {
-        name: Metric(
-            estimate.value,
-            estimate.low,
-            estimate.high,
-            estimate.level,
-            estimate.method,
-            rows,
-            positives,
-            estimate.undefined,
-            sample.derived,
-        )
-        for name, estimate in found.items()
-    }
+    metrics = {name: Metric.of(estimate, rows, positives, derived=sample.derived) for name, estimate in found.items()}
     return {name: metrics[name] for name in wanted if name in metrics}, counts
 
 

@@ -15,10 +15,10 @@ __all__ = ["METRICS", "POPULATIONS", "MetricName", "format_metric", "parse_metri
 POPULATIONS = ("exposure", "click", "world", "random")
 METRICS = (
     *("auc", "gauc", "pr_auc", "logloss", "ne", "brier", "pcoc", "ece", "mae", "ks", "recall", "f1", "lift", "mean"),
-    "ndcg",
+    *("ndcg", "field_rce", "value"),
 )
 """Every metric this part computes; a threshold or a variant stands in brackets behind it."""
-_TOP = ("recall", "f1", "lift")
+_TOP = ("recall", "f1", "lift", "value")
 _FIRST = ("ndcg", "recall")
 _FIRST_VARIANT = re.compile(r"k=0*(?P<k>[1-9]\d{0,8})(,empty=(?P<empty>skip|zero|one))?")
 _RAW = ("auc", "pcoc")
@@ -111,6 +111,11 @@ def _metric(metric: str, variant: str, where: str) -> tuple[str, str, list[Findi
             what = f"{metric} needs a share of rows in (0, 1]"
             return metric, variant, [Finding("config.metric_name", what, where, fix=f"write {metric}[top=0.01]")]
         return metric, f"top={share:g}", []
+    if metric == "field_rce":
+        if variant.startswith("by=") and len(variant) > len("by="):
+            return metric, variant, []
+        fix = "write field_rce[by=COLUMN], and name the column to slice by"
+        return metric, variant, [Finding("config.metric_name", "field_rce needs a column", where, fix=fix)]
     if variant in _ESTIMATORS and metric in DEBIASED:
         return metric, variant, []
     if variant and not (variant == "score=raw" and metric in _RAW):

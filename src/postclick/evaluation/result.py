@@ -8,7 +8,8 @@ from typing import Any
 
 from postclick.errors import DataError, Finding, nearest
 from postclick.evaluation.experts import ExpertUse, experts_form, experts_from
-from postclick.metrics import Overlap
+from postclick.evaluation.tables import CalibrationTables
+from postclick.metrics import Estimate, Overlap
 
 __all__ = ["FORMAT", "EvaluationResult", "Metric"]
 
@@ -49,6 +50,12 @@ class Metric:
     undefined: str | None = None
     derived: bool = False
 
+    @classmethod
+    def of(cls, estimate: Estimate, n: int, positives: float, *, derived: bool = False) -> Metric:
+        """Return an estimate with the rows it was made on."""
+        ends = (estimate.low, estimate.high, estimate.level, estimate.method)
+        return cls(estimate.value, *ends, n, positives, estimate.undefined, derived)
+
 
 @dataclass(frozen=True)
 class EvaluationResult(Mapping[str, Metric]):
@@ -69,6 +76,8 @@ class EvaluationResult(Mapping[str, Metric]):
         Task -> use of the experts by its gate on these rows; empty for a system without gates.
     overlap
         What the debiased estimates rest on; None where there are none.
+    calibration
+        Reliability by bins and by slices; None where metrics were chosen by name.
     """
 
     metrics: Mapping[str, Metric]
@@ -78,6 +87,7 @@ class EvaluationResult(Mapping[str, Metric]):
     ledger: Mapping[str, Any] = field(default_factory=dict)
     experts: Mapping[str, ExpertUse] = field(default_factory=dict)
     overlap: Overlap | None = None
+    calibration: CalibrationTables | None = None
 
     def __getitem__(self, name: str) -> Metric:
         try:
@@ -102,7 +112,7 @@ class EvaluationResult(Mapping[str, Metric]):
         return tuple(self.ledger.get("notes", ()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form of ``evaluate --json``; ``experts`` and ``overlap`` are in it where they are known."""
+        """Return the JSON form of ``evaluate --json``; what is not known is left out (``experts``, ``overlap``)."""
         form = {
             "format": FORMAT,
             "bundle": self.bundle,
@@ -112,7 +122,8 @@ class EvaluationResult(Mapping[str, Metric]):
             "ledger": dict(self.ledger),
         }
         form |= {"experts": experts_form(self.experts)} if self.experts else {}
-        return form | ({"overlap": self.overlap.to_dict()} if self.overlap is not None else {})
+        form |= {"overlap": self.overlap.to_dict()} if self.overlap is not None else {}
+        return form | (self.calibration.to_dict() if self.calibration is not None else {})
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> EvaluationResult:
@@ -133,7 +144,9 @@ class EvaluationResult(Mapping[str, Metric]):
         }
         experts = experts_from(content.get("experts", {}))
         overlap = Overlap.from_dict(content["overlap"]) if "overlap" in content else None
-        return cls(metrics, content["split"], content["bundle"], content["log"], content["ledger"], experts, overlap)
+        tables = CalibrationTables.from_dict(content) if "reliability" in content else None
+        known_of = (content["split"], content["bundle"], content["log"], content["ledger"])
+        return cls(metrics, *known_of, experts, overlap, tables)
 
     def table(self) -> list[dict[str, str]]:
         """Return the metrics as printable rows: metric, value, low, high, n, positives, note."""
@@ -144,7 +157,7 @@ def _row(name: str, metric: Metric) -> dict[str, str]:
     notes = ["derived"] if metric.derived else []
     if metric.undefined:
         notes.append(f"undefined: {metric.undefined}")
-    elif "/ece@" in name and metric.low is not None:
+    elif ("/ece@" in name or "/field_rce[" in name) and metric.low is not None:
         notes.append("low and high: null band")
     positives = f"{metric.positives:g}" if metric.positives != int(metric.positives) else str(int(metric.positives))
     return {

@@ -205,7 +205,8 @@ class EvaluationRows:
             assert action is not None
             label = action if on_clicks else np.where((click == 0) & (action == 1), np.int8(0), action)
         inside = click == 1 if on_clicks else np.ones(len(click), np.bool_)
-        open_window = inside & ((label == CENSORED) | (not on_clicks and click == CENSORED))
+        unknown = ~self.labels.conversion_known if head in ("cvr", "ctcvr") else label == CENSORED
+        open_window = inside & (unknown | (not on_clicks and click == CENSORED))
         censored = int(np.count_nonzero(open_window))
         whole = self._sample(head, "click" if on_clicks else "exposure", label)
         return replace(

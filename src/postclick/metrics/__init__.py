@@ -11,6 +11,7 @@ from postclick.metrics.probability import brier, logloss, mae, mean, ne, pcoc
 from postclick.metrics.ranking import auc, gauc, pr_auc, user_ranking
 from postclick.metrics.reliability import Reliability, ece, reliability_table
 from postclick.metrics.significance import Contrast, Distance, contrast, holm, letters, satterthwaite
+from postclick.metrics.slices import Shrunken, SliceSums, field_rce, shrunken, slice_sums
 from postclick.metrics.thresholds import f1, ks, lift, recall
 from postclick.metrics.top_k import ndcg, recall_at
 
@@ -27,6 +28,8 @@ __all__ = [
     "Influence",
     "Overlap",
     "Reliability",
+    "Shrunken",
+    "SliceSums",
     "Statistic",
     "auc",
     "auc_interval",
@@ -38,6 +41,7 @@ __all__ = [
     "debiased",
     "ece",
     "f1",
+    "field_rce",
     "fold_units",
     "gauc",
     "holm",
@@ -58,5 +62,7 @@ __all__ = [
     "recall_at",
     "reliability_table",
     "satterthwaite",
+    "shrunken",
+    "slice_sums",
     "user_ranking",
 ]

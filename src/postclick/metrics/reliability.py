@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from postclick.metrics.curve import Floats, Label, hard_labels
-from postclick.metrics.estimate import Estimate
+from postclick.metrics.estimate import Estimate, normal_quantile
 
-__all__ = ["Reliability", "ece", "reliability_table"]
+__all__ = ["Reliability", "clustered_squares", "ece", "reliability_table"]
 
 BINS = 15
 _NULL_DRAWS = 2000
+_DENSE_CELLS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Reliability:
         [K] variance of `observed` if every q were right: sums of w^2 q (1 - q).
     rows
         [K] rows.
+    clustered
+        [K] variance of `observed` around its own mean rate, over units: sums of (sum of w (p - rate))^2.
     """
 
     predicted: Floats
@@ -36,14 +40,37 @@ class Reliability:
     mass: Floats
     spread: Floats
     rows: Floats
+    clustered: Floats
 
     @property
     def ece(self) -> float:
         """Sum over bins of |predicted - observed| over all mass."""
         return float(np.abs(self.predicted - self.observed).sum() / self.mass.sum())
 
+    def rates(self, level: float = 0.95) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return mean prediction, observed rate, and the ends of the rate's interval, [K] each.
 
-def reliability_table(odds: Floats, label: Label, weight: Floats | None = None, bins: int = BINS) -> Reliability:
+        Wilson's (1927) score interval at the effective number of rows: rate (1 - rate) / variance of the rate, the
+        variance clustered by unit, never more than the rows there are.
+        """
+        predicted, rate = self.predicted / self.mass, self.observed / self.mass
+        own = rate * (1.0 - rate)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            effective = own * self.mass**2 / self.clustered
+        worth = np.where(np.isfinite(effective) & (own > 0.0), np.minimum(effective, self.rows), self.rows)
+        z = normal_quantile(level)
+        center = (rate + z**2 / (2.0 * worth)) / (1.0 + z**2 / worth)
+        half = z / (1.0 + z**2 / worth) * np.sqrt(own / worth + z**2 / (4.0 * worth**2))
+        return predicted, rate, np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)
+
+
+def reliability_table(
+    odds: Floats,
+    label: Label,
+    weight: Floats | None = None,
+    bins: int = BINS,
+    unit: NDArray[np.integer] | None = None,
+) -> Reliability:
     """Return the reliability table in bins of equal mass; equal scores share a bin, so there may be fewer.
 
     Parameters
@@ -56,6 +83,8 @@ def reliability_table(odds: Floats, label: Label, weight: Floats | None = None, 
         [B] sample weights; None is 1.
     bins
         How many at most.
+    unit
+        [B] codes of independent units (users), for `Reliability.rates`; None makes every row one.
     """
     place = np.searchsorted(_cuts(odds, weight, bins), odds, side="left")
     small = np.exp(-np.abs(odds))
@@ -66,7 +95,37 @@ def reliability_table(odds: Floats, label: Label, weight: Floats | None = None, 
     rows = np.bincount(place, minlength=bins).astype(np.float64)
     keep = rows > 0
     predicted_sum, observed, mass, spread = (column[keep] for column in sums)
-    return Reliability(predicted_sum, observed, mass, spread, rows[keep])
+    rate = np.divide(sums[1], sums[2], out=np.zeros(bins), where=sums[2] > 0)
+    noise = own * (np.asarray(label, np.float64) - rate[place])
+    clustered = clustered_squares(noise, place, unit, bins)[keep]
+    return Reliability(predicted_sum, observed, mass, spread, rows[keep], clustered)
+
+
+def clustered_squares(
+    residual: Floats, code: NDArray[np.integer], unit: NDArray[np.integer] | None, codes: int
+) -> Floats:
+    """Return sum over units of (sum of residuals)^2, for each code, [codes].
+
+    Parameters
+    ----------
+    residual
+        [B].
+    code
+        [B] 0 to `codes` - 1.
+    unit
+        [B] codes of units; None makes every row one.
+    codes
+        How many.
+    """
+    if unit is None:
+        return np.asarray(np.bincount(code, residual**2, codes), np.float64)
+    units = int(unit.max(initial=-1)) + 1
+    cell = code.astype(np.int64) * units + unit
+    if codes * units > _DENSE_CELLS:
+        held, cell = np.unique(cell, return_inverse=True)
+        return np.asarray(np.bincount(held // units, np.bincount(cell, residual) ** 2, codes), np.float64)
+    sums = np.bincount(cell, residual, codes * units).reshape(codes, units)
+    return np.asarray((sums**2).sum(axis=1), np.float64)
 
 
 def _cuts(odds: Floats, weight: Floats | None, bins: int) -> Floats:

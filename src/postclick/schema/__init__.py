@@ -9,6 +9,7 @@ from postclick.schema.features import (
     Side,
     SparseFeature,
 )
+from postclick.schema.keep_rates import KeepRates
 from postclick.schema.schema import Columns, Schema
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "DenseFeature",
     "EmbeddingFeature",
     "Feature",
+    "KeepRates",
     "Schema",
     "SequenceFeature",
     "Side",

@@ -19,6 +19,7 @@ from postclick.schema.features import (
     SequenceFeature,
     SparseFeature,
 )
+from postclick.schema.keep_rates import KeepRates
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,8 +54,8 @@ class Columns:
         Seconds after the click (where there is no click time: after the exposure) in which a conversion counts;
         with `observed_until` it says which clicks without conversion are final.
     immature
-        Clicks whose window was still open at `observed_until`: ``refuse`` the data, or ``censor`` the label, so that
-        it is neither 0 nor 1.
+        Clicks whose window was still open at `observed_until`: ``refuse`` the data, ``censor`` the label, so that it is
+        neither 0 nor 1, or count it as ``negative``, which it may not stay: rates come out too low.
     sample_weight
         Weight of the row in losses and metrics.
     propensity
@@ -78,7 +79,7 @@ class Columns:
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
     clock_tolerance: float = 0.0
     attribution_window: float | None = None
-    immature: Literal["refuse", "censor"] = "refuse"
+    immature: Literal["refuse", "censor", "negative"] = "refuse"
     sample_weight: str | None = None
     propensity: str | None = None
     randomised: str | None = None
@@ -107,6 +108,8 @@ class Schema:
     population
         ``exposure``: rows are exposures. ``click``: rows are all clicks (CTR is 1 by definition, metrics over exposures
         are undefined).
+    keep_rates
+        Of a log that was down-sampled before it came here.
 
     Raises
     ------
@@ -117,6 +120,7 @@ class Schema:
     features: tuple[Feature, ...]
     columns: Columns = field(default_factory=Columns)
     population: Literal["exposure", "click"] = "exposure"
+    keep_rates: KeepRates = field(default_factory=KeepRates)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
@@ -183,7 +187,7 @@ class Schema:
     def from_dict(cls, value: dict[str, Any], *, where: str = "schema") -> Schema:
         """Build a schema from the plain form that TOML holds; all mistakes in one message, with the likely spelling."""
         problems: list[Finding] = []
-        known = {"format", "population", "columns", "feature"}
+        known = {"format", "population", "keep_rates", "columns", "feature"}
         problems += [unknown_key(f"{where}.{key}", key, dict.fromkeys(known)) for key in value if key not in known]
         if value.get("format", SCHEMA_FORMAT) != SCHEMA_FORMAT:
             what = f"format {value['format']!r} is not {SCHEMA_FORMAT}"
@@ -192,13 +196,14 @@ class Schema:
             what = f"expected 'exposure' or 'click', got {value['population']!r}"
             problems.append(Finding("config.value", what, f"{where}.population"))
         columns = _collect(problems, Columns, value.get("columns", {}), f"{where}.columns")
+        keep_rates = _collect(problems, KeepRates, value.get("keep_rates", {}), f"{where}.keep_rates")
         features = [
             _feature(item, f"{where}.feature[{index}]", problems) for index, item in enumerate(value.get("feature", []))
         ]
         if problems:
             raise SchemaError(*problems)
         population = cast(Literal["exposure", "click"], value.get("population", "exposure"))
-        return cls(tuple(item for item in features if item is not None), columns or Columns(), population)
+        return cls(tuple(item for item in features if item is not None), columns or Columns(), population, keep_rates)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form; defaults and unset roles are left out."""
@@ -208,7 +213,14 @@ class Schema:
             if entry.name in _SETTINGS and (value := getattr(self.columns, entry.name)) != entry.default:
                 columns[entry.name] = value
         features = [{"name": item.name, "kind": names[type(item)], **_changed(item)} for item in self.features]
-        return {"format": SCHEMA_FORMAT, "population": self.population, "columns": columns, "feature": features}
+        rates = {} if self.keep_rates.whole else {"keep_rates": dataclasses.asdict(self.keep_rates)}
+        return {
+            "format": SCHEMA_FORMAT,
+            "population": self.population,
+            **rates,
+            "columns": columns,
+            "feature": features,
+        }
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Schema:
@@ -250,7 +262,7 @@ def _collect(problems: list[Finding], kind: Any, value: Any, where: str) -> Any:
         return kind(**bind(kind, value, where=where))
     except ConfigError as error:
         problems.extend(error.findings)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         problems.append(Finding("config.value", str(error).replace("__init__()", "it is"), where))
     return None
 
@@ -293,6 +305,9 @@ def _problems(schema: Schema) -> list[Finding]:
     if times.attribution_window is not None and times.attribution_window <= 0:
         what = f"expected more than 0 seconds, got {times.attribution_window}"
         problems.append(Finding("config.value", what, "schema.columns.attribution_window"))
+    if schema.population == "click" and schema.keep_rates.unclicked != 1.0:
+        what = "a log of clicks has no rows without click, so there is no rate to keep them at"
+        problems.append(Finding("config.value", what, "schema.keep_rates.unclicked"))
     outcomes = ("click", "conversion", "action", "click_time", "conversion_time", "observed_until", "value")
     for role in outcomes:
         if role in roles and roles[role] in names:

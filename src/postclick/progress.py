@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-__all__ = ["bar", "set_quiet"]
+__all__ = ["bar", "hushed", "say", "set_quiet"]
 
 _quiet = False
 
@@ -15,6 +15,23 @@ def set_quiet(quiet: bool) -> None:
     """Switch all bars of this process off (or on again)."""
     global _quiet  # noqa: PLW0603 - one switch a process, set by the command line
     _quiet = quiet
+
+
+def say(text: str) -> None:
+    """Print a line to stderr before long work starts: for a person, and for the file that a job's words go to."""
+    if not _quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Show no bar that begins inside the block: a terminal shows one at a time, the outermost."""
+    before = _quiet
+    set_quiet(True)
+    try:
+        yield
+    finally:
+        set_quiet(before)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from postclick.errors import BundleError, TrustError
 from postclick.schema import Schema, SparseFeature
 
 SCHEMA = Schema((SparseFeature("item"),))
-SPEC = LogSpec(SCHEMA, 10, 100.0, 20.0, 3.0, None)
+SPEC = LogSpec(SCHEMA, 10, 100.0, 20.0, 3.0, None, (9,))
 
 
 def header():
@@ -54,6 +54,10 @@ def test_a_newer_format_names_who_wrote_it():
         {"spec": {}},
         {"spec": Header.numbers(SPEC) | {"table_rows": -1}},
         {"spec": Header.numbers(SPEC) | {"table_rows": 2**40}},
+        {"spec": Header.numbers(SPEC) | {"field_rows": 9}},
+        {"spec": Header.numbers(SPEC) | {"field_rows": [-1]}},
+        {"spec": Header.numbers(SPEC) | {"field_rows": [2.5]}},
+        {"spec": Header.numbers(SPEC) | {"field_rows": [2**40]}},
         {"constants": {"cvr": {"positives": 3, "rows": 2}}},
         {"constants": {"cvr": {"positives": 0.5, "rows": 2}}},
         {"versions": {"torch": None}},
@@ -72,5 +76,14 @@ def test_what_is_not_even_a_table(form):
 
 def test_a_log_without_ids_has_a_table_of_no_rows():
     form = header().to_dict()
-    form["spec"] = form["spec"] | {"table_rows": 0}
+    form["spec"] = form["spec"] | {"table_rows": 0, "field_rows": []}
     assert Header.from_dict(form).spec["table_rows"] == 0
+
+
+def test_rows_of_fields_may_be_missing_but_not_of_other_fields():
+    form = header().to_dict()
+    del form["spec"]["field_rows"]
+    assert Header.from_dict(form).log_spec(SCHEMA).field_rows is None
+    form["spec"] |= {"field_rows": [3, 3]}
+    with pytest.raises(TrustError, match="field_rows has 2 numbers, the schema 1 fields"):
+        Header.from_dict(form).log_spec(SCHEMA)

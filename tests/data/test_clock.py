@@ -66,14 +66,31 @@ def test_which_outcomes_are_open():
     columns = Columns(time="t", observed_until="u", attribution_window=60.0)
     sound = np.array([True, True, False, True])
     none, refusal = open_outcomes(body, columns, sound)
-    assert not none.any()
+    assert none is None
     assert refusal is not None
     assert (refusal.code, refusal.where, refusal.count) == ("data.immature_labels", "row 1:u", 1)
-    censored, refusal = open_outcomes(
-        body, Columns(**{**columns.named(), "attribution_window": 60.0, "immature": "censor"}), sound
-    )
-    assert refusal is None
-    assert censor(body["conversion"], censored).tolist() == [0, -1, 0, 1]
+    named = {**columns.named(), "attribution_window": 60.0}
+    for kind, code in (("censor", 1), ("negative", 2)):
+        immature, refusal = open_outcomes(body, Columns(**named, immature=kind), sound)
+        assert refusal is None
+        assert immature.tolist() == [0, code, 0, code]  # a conversion seen in an open window is no final one
+        expected = [0, -1, 0, 1] if kind == "censor" else [0, 0, 0, 1]
+        assert censor(body["click"], body["conversion"], immature).tolist() == expected
+    assert censor(body["click"], body["conversion"], None) is body["conversion"]
+
+
+def test_a_recent_exposure_is_open_clicked_or_not():
+    """Its click may have come with a conversion that has not: dropped alone, clicks would be too few for it."""
+    body = found(time=[NOW, NOW + 50 * S, NOW + 50 * S, NOW + 50 * S], observed_until=[NOW + 100 * S] * 4)
+    body["click"] = np.array([0, 0, 1, 1], np.int8)
+    body["click_time"] = np.array([NO_TIME, NO_TIME, NOW + 30 * S, NOW + 60 * S])
+    named = {"time": "t", "click_time": "c", "observed_until": "u", "attribution_window": 60.0, "immature": "censor"}
+    immature, _ = open_outcomes(body, Columns(**named), np.ones(4, np.bool_))
+    assert immature.tolist() == [0, 1, 0, 1]
+    assert censor(body["click"], body["conversion"], immature).tolist() == [0, 0, 0, -1]
+    del body["time"]  # without a time of exposure an unclicked row is final
+    immature, _ = open_outcomes(body, Columns(**{**named, "time": None}), np.ones(4, np.bool_))
+    assert immature.tolist() == [0, 0, 0, 1]
 
 
 def test_the_window_runs_from_the_click_where_its_time_is_known():

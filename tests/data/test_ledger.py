@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postclick.data.arrays import Labels
 from postclick.data.ledger import Funnel, Ledger
 from postclick.data.sources.base import ValueCounts
 from postclick.errors import PostclickError
@@ -87,3 +89,14 @@ def test_actions_without_a_click_and_conversions_without_an_action_are_printed()
     older = {name: value for name, value in Ledger(9, {"train": funnel}).to_dict().items() if name != "splits"}
     counts = {"rows": 9, "clicks": 5, "actions": 3, "conversions": 2, "view_through": 0, "set_click": 0}
     assert Ledger.from_dict({**older, "splits": {"train": counts}}).kept["train"] == Funnel(9, 5, 3, 2)
+
+
+def test_open_windows_are_counted_and_absent_where_there_are_none():
+    click, conversion = np.array([1, 1, 0, 1], np.int8), np.array([-1, 1, 0, 0], np.int8)
+    funnel = Funnel.of(Labels(click, conversion, immature=np.array([1, 1, 1, 0], np.int8)))
+    assert (funnel.immature, funnel.censored, funnel.conversions) == (3, 1, 1)
+    (line,) = Ledger(4, {"train": funnel}).lines()[1:]
+    assert line.endswith("3 with an open window (1 clicks may yet convert)")
+    ledger = Ledger(4, {"train": funnel, "test": Funnel(2, 1)})
+    assert Ledger.from_dict(ledger.to_dict()) == ledger
+    assert "immature" not in ledger.to_dict()["splits"]["test"]

@@ -73,6 +73,9 @@ def test_without_labels_or_columns():
         to_arrow(none, Schema((SparseFeature("f"),)))
 
 
+VOCABULARY = {"table_rows": 9, "fields": [{"size": 3}, {"size": 2}, {"size": 1}]}
+
+
 def write_log(path, parts, **extra):
     with files.new_folder(path, "log") as folder:
         for split, blocks in parts.items():
@@ -81,7 +84,7 @@ def write_log(path, parts, **extra):
                 for block in blocks:
                     writer.write(to_arrow(block, SCHEMA))
         (folder / "vocabulary").mkdir()
-        files.write_json(folder / "vocabulary" / "vocabulary.json", {"table_rows": 9})
+        files.write_json(folder / "vocabulary" / "vocabulary.json", VOCABULARY)
         files.write_json(folder / "ledger.json", {})
         files.write_text(folder / "schema.toml", SCHEMA.to_toml())
         for name, table in extra.items():
@@ -113,6 +116,8 @@ def test_spec_counts_weighted_training_rows(tmp_path):
     assert (spec.rows, spec.clicks, spec.conversions, spec.actions) == (15.0, 10.0, 2.0, 8.0)
     assert (spec.ctr, spec.cvr, spec.ctcvr, spec.action) == (10 / 15, 2 / 10, 2 / 15, 8 / 10)
     assert (spec.table_rows, spec.embedding_width) == (9, 2)
+    assert [spec.values_of(field) for field in range(3)] == list(spec.field_rows) == [3, 2, 1]
+    assert dataclasses.replace(spec, field_rows=None).values_of(0) == 6  # at most: what no field's unknown row is
 
 
 def test_a_spec_without_the_action_label_has_no_action_rate(tmp_path):
@@ -126,6 +131,20 @@ def test_censored_conversions_are_no_rows_of_the_rate(tmp_path):
     block = exposures(4)
     block.labels.conversion[0] = CENSORED
     assert write_log(tmp_path / "log", {"train": [block]}).spec.rows == 3.0
+
+
+def test_rates_are_of_final_rows_and_days_reach_back_to_the_first_click(tmp_path):
+    day = 86_400_000_000
+    times = {"click_time": np.array([-9, -6, -5, -2]) * day, "observed_until": np.zeros(4, np.int64)}
+    block = exposures(4, immature=np.array([0, 0, 1, 1], np.int8), **times)
+    spec, labels = write_log(tmp_path / "log", {"train": [block]}).spec, block.labels
+    assert (spec.rows, spec.clicks) == (2.0, float((labels.click[:2] == 1).sum()))
+    assert spec.conversions == float((labels.conversion[:2] == 1).sum())
+    assert spec.days == -float(times["click_time"][labels.click == 1].min()) / day
+    young = dataclasses.replace(block, labels=dataclasses.replace(labels, immature=np.ones(4, np.int8)))
+    assert write_log(tmp_path / "young", {"train": [young]}).spec.rows == 4.0  # no row is final: all are counted
+    none = dataclasses.replace(block, labels=dataclasses.replace(labels, immature=None))
+    assert write_log(tmp_path / "none", {"train": [none]}).spec.days is None
 
 
 @pytest.mark.parametrize("text", [False, True])
@@ -149,3 +168,44 @@ def test_a_damaged_block_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"data\.corrupt_file.*part-00000"):
         len(LogSplit(log.path / "train", SCHEMA))
+
+
+def test_given_propensities_take_the_place_of_the_column_in_train_alone(small_log):
+    values = np.linspace(0.1, 0.9, len(small_log.split("train")), dtype=np.float32)
+    given = small_log.with_propensity(values)
+    assert small_log.split("train").block(0).labels.propensity is None
+    split = given.split("train")
+    assert np.array_equal(np.concatenate([block.labels.propensity for block in split.blocks()]), values)
+    assert np.array_equal(split.labels().propensity, values)
+    assert np.array_equal(split.read().labels.propensity, values)
+    assert given.split("valid").labels().propensity is None
+    assert given.spec.given_propensity
+    assert not small_log.spec.given_propensity
+    assert given.spec == small_log.spec
+    assert given.hash == small_log.hash
+    with pytest.raises(ValueError, match=r"3 propensities for 3600 training rows"):
+        small_log.with_propensity(values[:3])
+
+
+def test_given_propensities_follow_the_rows_over_blocks(tmp_path):
+    (tmp_path / "train").mkdir()
+    with BlockWriter(tmp_path / "train" / "0.arrow") as writer:
+        for first, rows in ((0, 5), (5, 4), (9, 3)):
+            writer.write(to_arrow(exposures(rows, first), SCHEMA))
+    split = LogSplit(tmp_path / "train", SCHEMA, propensity=np.arange(12, dtype=np.float32) / 16)
+    for block in split.blocks():
+        assert np.array_equal(block.labels.propensity, block.labels.exposure_id / 16)
+
+
+def test_rows_and_times_are_read_without_the_other_labels(tmp_path):
+    (tmp_path / "train").mkdir()
+    parts = [exposures(5), exposures(4, 5)]
+    timed = [dataclasses.replace(part.labels, time=np.arange(len(part)) + 7) for part in parts]
+    with BlockWriter(tmp_path / "train" / "0.arrow") as writer:
+        for part, labels in zip(parts, timed, strict=True):
+            writer.write(to_arrow(dataclasses.replace(part, labels=labels), SCHEMA))
+    with BlockWriter(tmp_path / "train" / "1.arrow") as writer:
+        writer.write(to_arrow(exposures(3, 9), SCHEMA))
+    found = list(LogSplit(tmp_path / "train", SCHEMA).rows_and_times())
+    assert [rows.tolist() for rows, _ in found] == [part.rows.tolist() for part in (*parts, exposures(3, 9))]
+    assert [None if time is None else time.tolist() for _, time in found] == [[7, 8, 9, 10, 11], [7, 8, 9, 10], None]

@@ -86,3 +86,41 @@ def test_the_action_is_given_as_logged_or_refused_with_the_fix(exposures):
     assert batch_action(batch).tolist() == action.tolist()  # also on unclicked rows: losses multiply by the click
     with pytest.raises(DataError, match=r"data\.label_missing .*label action.*name the column in the schema"):
         batch_action(to_batch(exposures()))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_where_windows_were_open_is_told_with_the_times(exposures, weighted):
+    day, missing = 86_400_000_000, np.iinfo(np.int64).min
+    click = np.array([1, 1, 1, 0], np.int8)
+    given = exposures(
+        rows=4,
+        click=click,
+        conversion=np.array([CENSORED, 1, 0, 0], np.int8),
+        immature=np.array([1, 1, 0, 1], np.int8),
+        time=np.array([0, 0, -9 * day, 0]),
+        click_time=np.array([day, missing, -8 * day, missing]),
+        conversion_time=np.array([missing, 2 * day, missing, missing]),
+        observed_until=np.full(4, 3 * day),
+        **({"sample_weight": np.array([2.0, 3.0, 4.0, 5.0])} if weighted else {}),
+    )
+    batch = to_batch(given)
+    assert batch.conversion.tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert batch.delays.elapsed.tolist() == [2.0, 3.0, 11.0, 0.0]
+    assert batch.delays.delay.tolist() == [0.0, 2.0, 0.0, 0.0]
+    assert batch.delays.immature.tolist() == [1.0, 1.0, 0.0, 1.0]
+    assert batch.weight.tolist() == ([0.0, 0.0, 4.0, 0.0] if weighted else [0.0, 0.0, 1.0, 0.0])
+    assert batch.weight_of("cvr") is batch.weight
+    if weighted:
+        assert batch.weight_of("ctr").tolist() == batch.click_weight.tolist() == [2.0, 3.0, 4.0, 5.0]
+    else:
+        assert batch.click_weight is None
+    taken = dataclasses.replace(given.labels, immature=np.array([2, 2, 0, 2], np.int8), conversion=0 * click)
+    batch = to_batch(dataclasses.replace(given, labels=taken))
+    assert batch.weight is None if not weighted else batch.weight.tolist() == [2.0, 3.0, 4.0, 5.0]
+    assert batch.delays.immature.sum() == 0
+
+
+def test_a_log_that_says_nothing_of_windows_has_no_times_in_its_batches(exposures):
+    batch = to_batch(exposures(click_time=np.zeros(12, np.int64), observed_until=np.zeros(12, np.int64)))
+    assert batch.delays is None
+    assert batch.click_weight is batch.weight is None

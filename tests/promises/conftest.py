@@ -11,7 +11,7 @@ import torch
 
 from postclick.data.arrays import Exposures, Labels, Ragged
 from postclick.data.log import LogSpec
-from postclick.models.base import ConversionModel
+from postclick.models.base import ConversionModel, Pretraining, Requirement
 from postclick.models.batching import to_batch
 from postclick.models.catalog import build
 from postclick.models.systems import MODELS
@@ -27,9 +27,18 @@ SCHEMA = Schema(
         SequenceFeature("tags", side="item", pooling="sum"),
         EmbeddingFeature("image", size=2, side="item"),
     ),
-    Columns(user_id="user", item_id="item"),
+    Columns(
+        user_id="user",
+        item_id="item",
+        click_time="clicked",
+        conversion_time="bought",
+        observed_until="until",
+        attribution_window=432_000.0,
+        immature="censor",
+    ),
 )
 FIELDS, USERS, ITEMS, TAGS = 4, 30, 20, 12
+DAY, DAYS = 86_400_000_000, 60.0
 TABLE_ROWS = FIELDS + USERS + ITEMS + TAGS
 
 
@@ -65,6 +74,14 @@ VARIANTS = (
     Case("multi-dr", {"imputation": "error"}),
     Case("escm2-dr", {"risk": {"updates": "alternating"}}),
     Case("ddpo", {"transfer": None}),
+    Case("dfm", {"cut_at_window": False}),
+    Case("cstwa", {"migrator": None}),
+    Case("cstwa", {"perceptron": None}),
+    Case("cstwa", {"escaper": None}),
+    Case("cstwa", {"calibrator": None}),
+    Case("cstwa", {"migrator": None, "perceptron": None, "escaper": None}),
+    Case("cstwa", {"migrator": {"reading": "B"}}),
+    Case("cstwa", {"migrator": {"reading": "D"}}),
 )
 CASES = (*(Case(key) for key in MODELS), *VARIANTS)
 
@@ -112,10 +129,24 @@ def make_toy(rows: int, seed: int) -> Toy:
         rng.normal(size=(rows, 1)).astype(np.float32),
         rng.normal(size=(rows, 2)).astype(np.float32),
         (_ragged(rng, rows, *tags, weighted=True), _ragged(rng, rows, *tags, weighted=False)),
-        Labels(click.astype(np.int8), conversion.astype(np.int8), action.astype(np.int8)),
+        Labels(click.astype(np.int8), conversion.astype(np.int8), action.astype(np.int8), **_times(conversion, seed)),
     )
     counts = (float(count) for count in (rows, click.sum(), conversion.sum(), (click & action).sum()))
-    return Toy(exposures, ctr, cvr, action_rate, LogSpec(SCHEMA, TABLE_ROWS, *counts))
+    return Toy(exposures, ctr, cvr, action_rate, LogSpec(SCHEMA, TABLE_ROWS, *counts, days=DAYS))
+
+
+def _times(conversion, seed):
+    """Clicks evenly over 50 days, conversions within their window of 5, all of them closed; a generator of its own."""
+    rng = np.random.default_rng([seed, 2])
+    until = np.full(len(conversion), round(DAYS * DAY))
+    click = (50 * DAY * rng.random(len(conversion))).astype(np.int64)
+    bought = click + (DAY * np.minimum(rng.exponential(1.5, len(conversion)), 5.0)).astype(np.int64)
+    return {
+        "immature": np.zeros(len(conversion), np.int8),
+        "click_time": click,
+        "conversion_time": np.where(conversion, bought, np.iinfo(np.int64).min),
+        "observed_until": until,
+    }
 
 
 def _actions(odds, cvr, conversion, seed):
@@ -123,6 +154,20 @@ def _actions(odds, cvr, conversion, seed):
     without, given = (1 / (1 + np.exp(-(0.5 * odds + shift))) for shift in (-0.2, 2.2))
     action = np.random.default_rng([seed, 1]).random(len(odds)) < np.where(conversion, given, without)
     return action, cvr * given + (1 - cvr) * without
+
+
+def artefact(requirement: Requirement) -> dict[str, np.ndarray]:
+    """What a system may require of the toy: a table, or a ring of users or items whose first has no neighbour."""
+    if isinstance(requirement, Pretraining):
+        size = requirement.arguments["embedding_size"]
+        return {"table": np.random.default_rng(5).normal(size=(TABLE_ROWS, size)).astype(np.float32)}
+    first, count = (FIELDS, USERS) if requirement.side == "user" else (FIELDS + USERS, ITEMS)
+    entity = np.arange(first, first + count, dtype=np.int32)
+    ends = np.r_[0, 2 * np.arange(count)].astype(np.int64)
+    others = np.arange(1, count)[:, None] + np.array([-1, 1])
+    values = np.full(2 * (count - 1), 0.5, np.float32)
+    graph = {"indptr": ends, "indices": (others % count).ravel().astype(np.int32), "values": values}
+    return {"entity": entity, "features": entity[:, None], **graph}
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
@@ -152,6 +197,8 @@ def make_model(toy):
     def make(case: Case, seed: int = 0, *, train: bool = False) -> ConversionModel:
         torch.manual_seed(seed)
         model = build(case.key, toy.spec, case.arguments)
+        for requirement in model.requires():
+            model.provide(requirement, artefact(requirement))
         use_sparse_gradients(model, False)
         return model.train(train)
 

@@ -61,6 +61,17 @@ PRODUCT = {
     "ddpo-transfer=None": True,
     "nise": True,
     "chorus": True,
+    "dfm": True,
+    "dfm-cut_at_window=False": True,
+    "es-dfm": True,
+    "cstwa": False,
+    "cstwa-migrator=None": False,
+    "cstwa-perceptron=None": False,
+    "cstwa-escaper=None": False,
+    "cstwa-calibrator=None": False,
+    "cstwa-migrator=None-perceptron=None-escaper=None": False,
+    "cstwa-migrator={'reading': 'B'}": False,
+    "cstwa-migrator={'reading': 'D'}": False,
 }
 # A paper with several systems is one file, named by the first; every other file holds one system.
 PAPERS = {

@@ -76,9 +76,8 @@ def test_a_weight_of_two_is_a_row_twice(case, make_model, toy):
 def assert_weight_is_duplication(model, toy):
     rows = np.arange(60)
     copies = np.random.default_rng(0).integers(0, 4, 60)  # 0 is a row that is not there
-    weighted = dataclasses.replace(
-        to_batch(toy.exposures.take(rows)), weight=torch.from_numpy(copies.astype(np.float32))
-    )
+    labels = dataclasses.replace(toy.labels.take(rows), sample_weight=copies.astype(np.float64))
+    weighted = to_batch(dataclasses.replace(toy.exposures.take(rows), labels=labels))
     repeated = to_batch(toy.exposures.take(np.repeat(rows, copies)))
     (terms, found), (expected, wanted) = gradients(model, weighted), gradients(model, repeated)
     assert terms == pytest.approx(expected, rel=1e-5)

@@ -51,7 +51,8 @@ def write_log(path: Path, splits: dict[str, Exposures]) -> ExposureLog:
     with files.new_folder(path, "log") as scratch:
         files.write_text(scratch / "schema.toml", SCHEMA.to_toml())
         (scratch / "vocabulary").mkdir()
-        files.write_json(scratch / "vocabulary" / "vocabulary.json", {"table_rows": TABLE_ROWS})
+        vocabulary = {"table_rows": TABLE_ROWS, "fields": [{"size": size} for size in VALUES]}
+        files.write_json(scratch / "vocabulary" / "vocabulary.json", vocabulary)
         for name, exposures in splits.items():
             (scratch / name).mkdir()
             batch = to_arrow(exposures, SCHEMA)

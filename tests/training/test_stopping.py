@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -53,6 +54,17 @@ def test_censored_rows_leave_sum_and_weight() -> None:
     fewer = Scores({head: odds[keep] for head, odds in scores.odds.items()}, {}, frozenset(), 0)
     pairs = (("ctcvr", "exposure"), ("cvr", "click"))
     assert validation_losses(scores, labels, pairs) == validation_losses(fewer, labels.take(keep), pairs)
+
+
+def test_open_windows_leave_the_losses_of_conversions_alone() -> None:
+    scores, labels = make(6, 0, weighted=False)
+    young = dataclasses.replace(labels, immature=np.array([0, 0, 1, 2, 0, 0], np.int8))
+    keep = np.array([0, 1, 3, 4, 5])
+    fewer = Scores({head: odds[keep] for head, odds in scores.odds.items()}, {}, frozenset(), 0)
+    pairs = (("ctcvr", "exposure"), ("cvr", "click"))
+    assert validation_losses(scores, young, pairs) == validation_losses(fewer, labels.take(keep), pairs)
+    others = (("ctr", "exposure"), ("ctar", "exposure"))
+    assert validation_losses(scores, young, others) == validation_losses(scores, labels, others)
 
 
 def test_extreme_odds_and_no_clicks_are_finite() -> None:

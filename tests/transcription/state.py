@@ -76,7 +76,8 @@ def _task_network(state):
 def _separate_tables(state):
     """A TaskNetwork whose tasks own a table each: the first task's is the encoder's."""
     weights = _task_network(state)
-    tables = [weights["table"], state["network.own_encoders.0.table.weight"]]
+    others = range(len(weights["towers"]) - 1)
+    tables = [weights["table"], *(state[f"network.own_encoders.{number}.table.weight"] for number in others)]
     return {**weights, "tables": dict(zip(weights["towers"], tables, strict=True))}
 
 

@@ -82,7 +82,7 @@ class Bundle:
         schema = _schema(contents)
         model = _model(header, schema, contents["model.safetensors"])
         encoder = _encoder(contents, schema, model.spec.table_rows)
-        calibration = Calibration.from_dict(contents.json("calibration.json"))
+        calibration = _calibration(contents, schema)
         vocabulary = _vocabulary_identity(contents.listed)
         return cls(contents.path, contents.hash, header, schema, model, encoder, calibration, vocabulary)
 
@@ -142,6 +142,15 @@ def _check_rows(vocabulary: Vocabulary, table_rows: int) -> None:
             ends += [entry.first_bucket, entry.first_bucket + entry.buckets - 1]
         if min(ends) < 0 or max(ends) >= table_rows or entry.rows.dtype != np.int32:
             raise ValueError(f"rows of {entry.name!r} lie outside the table")
+
+
+def _calibration(contents: Contents, schema: Schema) -> Calibration:
+    calibration = Calibration.from_dict(contents.json("calibration.json"))
+    unknown = sorted(set(calibration.fields) - {feature.name for feature in schema.sparse})
+    if unknown:
+        what = f"calibrators read fields that the schema lacks: {', '.join(unknown)}"
+        raise TrustError(Finding("bundle.malformed", what, "calibration.json"))
+    return calibration
 
 
 def _model(header: Header, schema: Schema, weights: bytes) -> ConversionModel:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from math import log
-from typing import Any
+from typing import Any, TypeAlias
 
 from postclick.data.log import LogSpec
 from postclick.errors import BundleError, ExitCode, Finding, TrustError
@@ -15,6 +15,7 @@ from postclick.schema import Schema
 __all__ = ["BUNDLE_FORMAT", "Constant", "Header", "installed_versions"]
 
 BUNDLE_FORMAT = 1
+SpecNumber: TypeAlias = float | int | list[int] | None
 
 
 def installed_versions() -> dict[str, str]:
@@ -66,20 +67,34 @@ class Header:
     system: str
     arguments: Mapping[str, Any]
     heads: Mapping[str, str]
-    spec: Mapping[str, float | int | None]
+    spec: Mapping[str, SpecNumber]
     log: str
     constants: Mapping[str, Constant] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=installed_versions)
 
     @staticmethod
-    def numbers(spec: LogSpec) -> dict[str, float | int | None]:
+    def numbers(spec: LogSpec) -> dict[str, SpecNumber]:
         """Return the numbers of `spec`."""
         names = ("table_rows", "rows", "clicks", "conversions", "actions")
-        return {name: getattr(spec, name) for name in names}
+        found = {name: getattr(spec, name) for name in names}
+        return found | {"field_rows": None if spec.field_rows is None else list(spec.field_rows)}
 
     def log_spec(self, schema: Schema) -> LogSpec:
-        """Return the spec that the model is built from."""
-        return LogSpec(schema, **self.spec)  # type: ignore[arg-type]  # checked by from_dict
+        """Return the spec that the model is built from.
+
+        Raises
+        ------
+        TrustError
+            ``bundle.malformed``: its fields are not those of the schema.
+        """
+        numbers = dict(self.spec)
+        sizes = numbers.pop("field_rows", None)
+        if isinstance(sizes, list) and len(sizes) != len(schema.fields):
+            what = f"field_rows has {len(sizes)} numbers, the schema {len(schema.fields)} fields"
+            raise TrustError(Finding("bundle.malformed", what, "model.json"))
+        field_rows = tuple(sizes) if isinstance(sizes, list) else None
+        # whatever propensities it needed it had when it was trained
+        return LogSpec(schema, **numbers, field_rows=field_rows, given_propensity=True)  # type: ignore[arg-type]  # checked by from_dict
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form."""
@@ -145,11 +160,16 @@ def _counts(value: Mapping[str, Any]) -> dict[str, int]:
     return counts
 
 
-def _spec(value: Mapping[str, Any]) -> dict[str, float | int | None]:
-    spec = {name: value[name] for name in ("table_rows", "rows", "clicks", "conversions", "actions")}
+def _spec(value: Mapping[str, Any]) -> dict[str, SpecNumber]:
+    spec: dict[str, Any] = {name: value[name] for name in ("table_rows", "rows", "clicks", "conversions", "actions")}
     if type(spec["table_rows"]) is not int or not 0 <= spec["table_rows"] < 2**31:
         raise ValueError(f"table_rows {spec['table_rows']!r}")
     for name in ("rows", "clicks", "conversions"):
         spec[name] = float(spec[name])
     spec["actions"] = None if spec["actions"] is None else float(spec["actions"])
-    return spec
+    sizes = value.get("field_rows")  # bundles of before have none
+    if sizes is not None and not (isinstance(sizes, list) and all(type(size) is int and size >= 0 for size in sizes)):
+        raise ValueError(f"field_rows {sizes!r}")
+    if sizes is not None and sum(sizes) > spec["table_rows"]:
+        raise ValueError(f"field_rows sum to {sum(sizes)}, the table has {spec['table_rows']} rows")
+    return {**spec, "field_rows": sizes}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from postclick.bundle.header import Constant
 from postclick.calibration import Calibration
@@ -14,8 +15,9 @@ from postclick.data.arrays import Exposures
 from postclick.data.scores import Scores
 from postclick.models.base import ConversionModel, Outputs
 from postclick.models.scoring import score
+from postclick.schema import Schema
 
-__all__ = ["apply_constants", "served_scores"]
+__all__ = ["apply_constants", "field_columns", "served_scores"]
 
 
 def apply_constants(scores: Scores, constants: Mapping[str, Constant]) -> Scores:
@@ -24,7 +26,8 @@ def apply_constants(scores: Scores, constants: Mapping[str, Constant]) -> Scores
     if not present:
         return scores
     odds = dict(scores.odds) | {head: np.full(len(scores), value) for head, value in present.items()}
-    return compose(replace(scores, odds=odds))
+    raw = {head: values for head, values in scores.raw.items() if head not in present and head not in scores.derived}
+    return compose(replace(scores, odds=odds, raw=raw))
 
 
 def served_scores(
@@ -38,4 +41,11 @@ def served_scores(
 ) -> Scores:
     """Return scores as served: the network's, constant priors in place, calibrated; `observe` as for `score`."""
     raw = score(model, exposures, batch_size=batch_size, observe=observe)
-    return calibration.apply(apply_constants(raw, constants))
+    columns = field_columns(exposures, model.spec.schema, calibration.fields)
+    return calibration.apply(apply_constants(raw, constants), columns)
+
+
+def field_columns(exposures: Exposures, schema: Schema, names: Sequence[str]) -> dict[str, NDArray[np.int32]]:
+    """Return field -> table row of its value, [B], of the sparse features in `names`."""
+    places = {feature.name: place for place, feature in enumerate(schema.sparse)}
+    return {name: exposures.rows[:, places[name]] for name in names}

@@ -60,6 +60,10 @@ class Labels:
         int8, 0 or 1, or `CENSORED`. `conversion` is 1 only where `click` is 1.
     view_through
         int8: a conversion without click that was kept and counted; never a label.
+    immature
+        int8: 1 where the attribution window was still open at `observed_until`, whatever has been seen by then, clicked
+        or not; 2 where it was and the schema takes the label as it stands (``immature = "negative"``); else 0. None
+        where the log has no `observed_until` or lets no open window in.
     exposure_id, user_id, item_id, campaign
         int64 or text as logged.
     time, click_time, conversion_time, observed_until
@@ -74,6 +78,7 @@ class Labels:
     conversion: NDArray[np.int8]
     action: NDArray[np.int8] | None = None
     view_through: NDArray[np.int8] | None = None
+    immature: NDArray[np.int8] | None = None
     exposure_id: Array | None = None
     user_id: Array | None = None
     item_id: Array | None = None
@@ -90,6 +95,16 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.click)
+
+    @property
+    def conversion_known(self) -> NDArray[np.bool_]:
+        """Rows whose conversion is final, bool [B].
+
+        A conversion seen in an open window is certain, and yet not among them: kept without the clicks beside it whose
+        conversions have not come yet, it would make every recent click a conversion.
+        """
+        known: NDArray[np.bool_] = self.conversion != CENSORED
+        return known if self.immature is None else known & (self.immature != 1)
 
     def take(self, index: Any) -> Labels:
         """Return the rows at `index` (positions, a slice or a mask)."""

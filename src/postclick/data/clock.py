@@ -89,11 +89,12 @@ def _shown(name: str, times: Times, other: str = "", before: Times | None = None
 
 def open_outcomes(
     found: Mapping[str, Any], columns: Columns, sound: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], Finding | None]:
-    """Return which clicks without conversion are not final yet (D19), and the finding that refuses them.
+) -> tuple[NDArray[np.int8] | None, Finding | None]:
+    """Return which rows have an attribution window that is still open (D19), or the finding that refuses them.
 
-    A click is final when its attribution window closed before ``observed_until``. Without a declared window none can
-    be told to be final.
+    The window of a clicked row starts at its click, that of an unclicked one at its exposure: of a recent exposure
+    neither the conversion nor its absence is final. Without a declared window no click can be told to be final, and
+    without a time of exposure an unclicked row is.
 
     Parameters
     ----------
@@ -107,38 +108,49 @@ def open_outcomes(
     Returns
     -------
     tuple
-        bool [B]: labels to censor (none unless ``columns.immature`` says so), and the finding or None; its place is a
-        row of the batch.
+        int8 [B] as `Labels.immature`, None where ``columns.immature`` lets no open window in; and the finding, or None.
+        Its place is a row of the batch.
     """
-    none = np.zeros(len(sound), np.bool_)
     if columns.observed_until is None:
-        return none, None
-    pending = sound & (found["click"] == 1) & (found["conversion"] == 0)
+        return None, None
+    clicked = found["click"] == 1
     if columns.attribution_window is None:
+        still_open = sound & clicked
         what = "clicks without conversion whose outcome may still be open: no attribution window is declared"
         fix = "set columns.attribution_window (seconds) in the schema, or drop columns.observed_until if all are final"
     else:
-        start = np.where(_given(found, "click_time"), found.get("click_time", NO_TIME), found.get("time", NO_TIME))
-        until = found["observed_until"]
-        window = round(columns.attribution_window * _SECOND)
-        pending &= (start == NO_TIME) | (until == NO_TIME) | (until - window < start)
+        still_open = sound & _within_window(found, columns, clicked)
         what = "clicks without conversion whose attribution window was still open at observed_until"
         fix = "wait for the window to close, leave those rows out, or set columns.immature = 'censor' in the schema"
-    if columns.attribution_window is not None and columns.immature == "censor":
-        return pending, None
+        if columns.immature != "refuse":
+            return still_open * np.int8(1 if columns.immature == "censor" else 2), None
+    pending = still_open & clicked & (found["conversion"] == 0)
     if not pending.any():
-        return none, None
+        return None, None
     place = at_row(int(np.flatnonzero(pending)[0]), columns.observed_until)
-    return none, Finding("data.immature_labels", what, place, int(pending.sum()), fix=fix)
+    return None, Finding("data.immature_labels", what, place, int(pending.sum()), fix=fix)
+
+
+def _within_window(found: Mapping[str, Any], columns: Columns, clicked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    assert columns.attribution_window is not None
+    exposed, until = found.get("time", NO_TIME), found["observed_until"]
+    start = np.where(clicked & _given(found, "click_time"), found.get("click_time", NO_TIME), exposed)
+    window = round(columns.attribution_window * _SECOND)
+    within: NDArray[np.bool_] = (start == NO_TIME) | (until == NO_TIME) | (until - window < start)
+    return within if "time" in found else within & clicked
 
 
 def _given(found: Mapping[str, Any], role: str) -> NDArray[np.bool_] | bool:
     return found[role] != NO_TIME if role in found else False
 
 
-def censor(conversion: NDArray[np.int8], still_open: NDArray[np.bool_]) -> NDArray[np.int8]:
-    """Return the label with open outcomes as `CENSORED`."""
-    return np.where(still_open, np.int8(CENSORED), conversion)
+def censor(
+    click: NDArray[np.int8], conversion: NDArray[np.int8], immature: NDArray[np.int8] | None
+) -> NDArray[np.int8]:
+    """Return the conversion with that of every click which may yet convert as `CENSORED`."""
+    if immature is None:
+        return conversion
+    return np.where((immature == 1) & (click == 1) & (conversion == 0), np.int8(CENSORED), conversion)
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,8 @@ def parse_labels(
             found[role], refusal = _weight(raw, role, name)
             refusals += [refusal] if refusal else []
     mark_disorder(found, columns, faults)
-    still_open, refusal = open_outcomes(found, columns, ~faults.faulty)
-    found["conversion"] = censor(found["conversion"], still_open)
+    found["immature"], refusal = open_outcomes(found, columns, ~faults.faulty)
+    found["conversion"] = censor(found["click"], found["conversion"], found["immature"])
     refusals += [refusal] if refusal else []
     return ParsedLabels(Labels(**found), orphans, tuple(refusals))
 

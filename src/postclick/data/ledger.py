@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from postclick.data.arrays import Labels
+from postclick.data.arrays import CENSORED, Labels
 from postclick.data.sources.base import ValueCounts
 from postclick.errors import Finding, PostclickError
 
@@ -33,6 +33,10 @@ class Funnel:
         Actions without click, among `actions`: they stay as they were logged, and none is ever an action label.
     conversions_without_action
         Among `conversions`; 0 where there is no action label.
+    immature
+        Rows whose attribution window was still open, clicked or not.
+    censored
+        Clicks among them that may yet convert: their conversion is neither 0 nor 1.
     """
 
     rows: int = 0
@@ -43,6 +47,8 @@ class Funnel:
     set_click: int = 0
     orphan_actions: int = 0
     conversions_without_action: int = 0
+    immature: int = 0
+    censored: int = 0
 
     @classmethod
     def of(cls, labels: Labels, *, set_click: int = 0) -> Funnel:
@@ -58,7 +64,13 @@ class Funnel:
             set_click,
             0 if acted is None else int((acted & ~clicked).sum()),
             0 if acted is None else int((converted & ~acted).sum()),
+            0 if labels.immature is None else int((labels.immature != 0).sum()),
+            0 if labels.immature is None else int((labels.conversion == CENSORED).sum()),
         )
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the plain form; what only logs with open windows have is left out where it is 0."""
+        return {name: count for name, count in asdict(self).items() if count or name not in ("immature", "censored")}
 
     def __add__(self, other: Funnel) -> Funnel:
         return Funnel(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
@@ -143,7 +155,7 @@ class Ledger:
                 "rejected": dict(self.rejected),
                 "filtered": dict(self.filtered),
             },
-            "splits": {name: asdict(funnel) for name, funnel in self.kept.items()},
+            "splits": {name: funnel.to_dict() for name, funnel in self.kept.items()},
             "values": {name: asdict(count) for name, count in self.values.items()},
         }
 
@@ -175,6 +187,8 @@ class Ledger:
             line += f", {without:,} conversions without an action" if without else ""
             line += f", {funnel.view_through:,} view-through" if funnel.view_through else ""
             line += f", {funnel.set_click:,} clicks set for their conversion" if funnel.set_click else ""
+            line += f", {funnel.immature:,} with an open window" if funnel.immature else ""
+            line += f" ({funnel.censored:,} clicks may yet convert)" if funnel.censored else ""
             text.append(line)
         for name, count in self.values.items():
             lost = {"cut off": count.truncated, "replaced": count.replaced, "rejected": count.rejected}

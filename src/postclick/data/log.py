@@ -8,7 +8,7 @@ each (field, value) owns one row of the fused table, unknown rows first (field f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from postclick import files
-from postclick.data.arrays import CENSORED, Exposures, Labels, Ragged, concatenate
+from postclick.data.arrays import Exposures, Labels, concatenate
+from postclick.data.clock import NO_TIME
 from postclick.data.hashing import unit_interval
+from postclick.data.keep import weighed
+from postclick.data.layout import from_arrow, label_from_arrow, labels_from_arrow, matrix_from_arrow, to_arrow
 from postclick.errors import DataError, Finding, InputMissingError
 from postclick.schema import Schema
 
@@ -31,77 +34,6 @@ BLOCK_ROWS = 65_536
 SPLITS = ("train", "valid", "test")
 Role = Literal["all", "stop", "calibrate"]
 _ROLE_SEED = 0x5CA1E
-
-
-def to_arrow(exposures: Exposures, schema: Schema) -> pa.RecordBatch:
-    """Lay encoded exposures out as one Arrow record batch, the form on disk."""
-    import pyarrow as pa
-
-    arrays: dict[str, Any] = {}
-    for name, matrix in (("rows", exposures.rows), ("dense", exposures.dense), ("embeddings", exposures.embeddings)):
-        flat = pa.array(np.ascontiguousarray(matrix).reshape(-1))
-        if matrix.shape[1]:
-            arrays[name] = pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
-    for feature, ragged in zip(schema.sequences, exposures.sequences, strict=True):
-        offsets = pa.array(ragged.offsets)
-        arrays[f"sequence:{feature.name}"] = pa.LargeListArray.from_arrays(offsets, pa.array(ragged.values))
-        if ragged.weights is not None:
-            arrays[f"weights:{feature.name}"] = pa.LargeListArray.from_arrays(offsets, pa.array(ragged.weights))
-    labels = exposures.labels
-    if labels is not None:
-        for entry in fields(Labels):
-            values = getattr(labels, entry.name)
-            if values is not None:
-                is_text = values.dtype.kind in "OUT"
-                arrays[f"label:{entry.name}"] = (
-                    pa.array(values.tolist(), pa.large_string()) if is_text else pa.array(values)
-                )
-    if not arrays:
-        raise DataError(Finding("data.empty", "a batch without any column"))
-    return pa.RecordBatch.from_pydict(arrays)
-
-
-def _matrix(batch: pa.RecordBatch, name: str, kind: type[Any]) -> NDArray[Any]:
-    if name not in batch.schema.names:
-        return np.zeros((batch.num_rows, 0), kind)
-    column = batch.column(name)
-    return np.asarray(column.flatten()).reshape(batch.num_rows, column.type.list_size)
-
-
-def _ragged(batch: pa.RecordBatch, name: str) -> Ragged:
-    column = batch.column(f"sequence:{name}")
-    offsets = np.asarray(column.offsets)
-    weights = None
-    if f"weights:{name}" in batch.schema.names:
-        weights = np.asarray(batch.column(f"weights:{name}").flatten())
-    return Ragged(np.asarray(column.flatten()), offsets - offsets[0], weights)
-
-
-def _label(column: pa.Array) -> NDArray[Any]:
-    import pyarrow as pa
-
-    if pa.types.is_large_string(column.type):
-        return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
-    return np.asarray(column)
-
-
-def labels_from_arrow(batch: pa.RecordBatch) -> Labels | None:
-    """Read the labels of one record batch of the form on disk."""
-    names = [entry.name for entry in fields(Labels) if f"label:{entry.name}" in batch.schema.names]
-    if "click" not in names:
-        return None
-    return Labels(**{name: _label(batch.column(f"label:{name}")) for name in names})
-
-
-def from_arrow(batch: pa.RecordBatch, schema: Schema) -> Exposures:
-    """Read one record batch of the form on disk; number columns are views of its memory."""
-    return Exposures(
-        _matrix(batch, "rows", np.int32),
-        _matrix(batch, "dense", np.float32),
-        _matrix(batch, "embeddings", np.float32),
-        tuple(_ragged(batch, feature.name) for feature in schema.sequences),
-        labels_from_arrow(batch),
-    )
 
 
 @dataclass(frozen=True)
@@ -141,7 +73,17 @@ class LogSpec:
     table_rows
         Rows of the fused table: unknown rows (one a field) and all values.
     rows, clicks, conversions, actions
-        Weighted totals of the training split; `actions` counts those after a click, None where there is no such label.
+        Weighted totals of the training split, of its rows with a final conversion (all, where none has one); `actions`
+        counts those after a click, None where there is no such label.
+    field_rows
+        Rows of the table that each field owns, in the order of `Schema.fields`, its unknown row apart; None where that
+        is not known.
+    days
+        From the first click of the training split to the end of its observation; None in a log that says nothing
+        of open windows, and in a bundle.
+    given_propensity
+        Whether the training rows carry propensities that are no column of the log (`ExposureLog.with_propensity`), or
+        did so when a bundle was trained.
     """
 
     schema: Schema
@@ -150,6 +92,9 @@ class LogSpec:
     clicks: float
     conversions: float
     actions: float | None = None
+    field_rows: tuple[int, ...] | None = None
+    days: float | None = None
+    given_propensity: bool = field(default=False, compare=False)
 
     @property
     def ctr(self) -> float:
@@ -180,10 +125,23 @@ class LogSpec:
             raise ValueError(f"the system needs the label of an in-shop action, which the log does not have: {how}")
         return self.actions / self.clicks if self.clicks else 0.0
 
+    def values_of(self, field: int) -> int:
+        """Return how many rows of the table field `field` owns beside its unknown row; at most so many, if unknown."""
+        return self.table_rows - len(self.schema.fields) if self.field_rows is None else self.field_rows[field]
+
     @property
     def embedding_width(self) -> int:
         """V: the widths of all embedding features together."""
         return sum(feature.size for feature in self.schema.embeddings)
+
+
+def _observed_days(labels: Labels) -> float | None:
+    """Return `LogSpec.days`."""
+    start, until = labels.time if labels.click_time is None else labels.click_time, labels.observed_until
+    if labels.immature is None or until is None or start is None:
+        return None
+    there = (labels.click == 1) & (start != NO_TIME) & (until != NO_TIME)
+    return float((until[there] - start[there]).max()) / 86_400e6 if there.any() else None
 
 
 class LogSplit:
@@ -195,11 +153,19 @@ class LogSplit:
         The split's folder.
     schema
         The log's schema.
+    weigh
+        Multiply the sample weights of a down-sampled log by 1 / keep rate.
+    propensity
+        Logged propensities of the rows in place of those in the file, one a row.
     """
 
-    def __init__(self, folder: Path, schema: Schema) -> None:
+    def __init__(
+        self, folder: Path, schema: Schema, *, weigh: bool = True, propensity: NDArray[np.float32] | None = None
+    ) -> None:
         self.name = folder.name
         self.schema = schema
+        self.weigh = weigh
+        self.propensity = propensity
         self._paths = sorted(folder.glob("*.arrow"))
 
     @cached_property
@@ -237,12 +203,32 @@ class LogSplit:
 
     def block(self, index: int) -> Exposures:
         """Return one block; number columns are views of the file."""
-        return from_arrow(self._blocks[index], self.schema)
+        exposures = from_arrow(self._blocks[index], self.schema)
+        if exposures.labels is None:
+            return exposures
+        first = sum(self.block_rows[:index])
+        return replace(exposures, labels=self._completed(exposures.labels, first))
+
+    def _completed(self, labels: Labels, first: int = 0) -> Labels:
+        """Return the labels of the rows from `first` on with their weights, and the propensities that were given."""
+        labels = weighed(labels, self.schema.keep_rates) if self.weigh else labels
+        if self.propensity is None:
+            return labels
+        return replace(labels, propensity=self.propensity[first : first + len(labels)].astype(np.float64))
 
     def blocks(self) -> Iterator[Exposures]:
         """Yield the blocks in order."""
         for index in range(self.num_blocks):
             yield self.block(index)
+
+    def rows_and_times(self) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64] | None]]:
+        """Yield table rows [B, F] and times [B] of the blocks in order, views of the file; other labels stay unread."""
+        for block in self._blocks:
+            timed = "label:time" in block.schema.names
+            yield (
+                matrix_from_arrow(block, "rows", np.int32),
+                label_from_arrow(block.column("label:time")) if timed else None,
+            )
 
     def read(self, role: Role = "all") -> Exposures:
         """Return the whole split in memory, or one of the two halves of ``valid``.
@@ -269,7 +255,9 @@ class LogSplit:
         if not present:
             raise InputMissingError(Finding("data.empty", f"the split {self.name!r} has no rows", self.name))
         names = [entry.name for entry in fields(Labels) if getattr(present[0], entry.name) is not None]
-        return Labels(**{name: np.concatenate([getattr(part, name) for part in present]) for name in names})
+        return self._completed(
+            Labels(**{name: np.concatenate([getattr(part, name) for part in present]) for name in names})
+        )
 
 
 class ExposureLog:
@@ -279,6 +267,8 @@ class ExposureLog:
     ----------
     path
         A LOG folder, as `prepare` writes it.
+    weigh
+        Give a down-sampled log's rows the weights that make them stand for the log before the draw.
 
     Raises
     ------
@@ -286,10 +276,27 @@ class ExposureLog:
         When there is no LOG at `path`; names the kind that was found.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, weigh: bool = True) -> None:
         self.path = Path(path)
+        self.weigh = weigh
         self.manifest = files.read_manifest(self.path, "log")
         self.schema = Schema.from_toml(self.path / "schema.toml")
+        self.propensity: NDArray[np.float32] | None = None
+
+    def with_propensity(self, values: NDArray[np.float32]) -> ExposureLog:
+        """Return this log with `values` as the logged propensities of its training rows, in order.
+
+        Raises
+        ------
+        ValueError
+            Where there are not as many as rows.
+        """
+        rows = len(self.split("train"))
+        if len(values) != rows:
+            raise ValueError(f"{len(values)} propensities for {rows} training rows")
+        other = ExposureLog(self.path, weigh=self.weigh)
+        other.propensity = values
+        return other
 
     @property
     def hash(self) -> str:
@@ -309,23 +316,34 @@ class ExposureLog:
 
     def split(self, name: str) -> LogSplit:
         """Return one split; its rows are read when asked for."""
-        return LogSplit(self.path / name, self.schema)
+        given = self.propensity if name == "train" else None
+        return LogSplit(self.path / name, self.schema, weigh=self.weigh, propensity=given)
 
     @cached_property
     def spec(self) -> LogSpec:
         """What a model must know of this log; totals over the training split, weighted where weights are given."""
-        table_rows = int(files.read_json(self.path / "vocabulary" / "vocabulary.json")["table_rows"])
+        vocabulary = files.read_json(self.path / "vocabulary" / "vocabulary.json")
         labels = self.split("train").labels()
         weight = np.ones(len(labels)) if labels.sample_weight is None else labels.sample_weight
 
+        known = labels.conversion_known
+        known = known if known.any() else np.ones(len(labels), np.bool_)
+
         def total(label: NDArray[np.int8]) -> float:
-            return float(weight[label == 1].sum())
+            return float(weight[(label == 1) & known].sum())
 
         # an action on a row that was not clicked belongs to no click
         actions = None if labels.action is None else total(labels.action * (labels.click == 1))
-        known = labels.conversion != CENSORED
         return LogSpec(
-            self.schema, table_rows, float(weight[known].sum()), total(labels.click), total(labels.conversion), actions
+            self.schema,
+            int(vocabulary["table_rows"]),
+            float(weight[known].sum()),
+            total(labels.click),
+            total(labels.conversion),
+            actions,
+            tuple(int(entry["size"]) for entry in vocabulary["fields"]),
+            _observed_days(labels),
+            given_propensity=self.propensity is not None,
         )
 
     def truth(self, split: str) -> Truth | None:
@@ -336,7 +354,7 @@ class ExposureLog:
         import pyarrow as pa
 
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        keys = _label(table.column("exposure_id").combine_chunks())
+        keys = label_from_arrow(table.column("exposure_id").combine_chunks())
         wanted = self.split(split).labels().exposure_id
         assert wanted is not None
         order = np.argsort(keys, kind="stable")

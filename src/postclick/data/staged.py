@@ -13,8 +13,8 @@ from postclick.data.arrays import Labels
 from postclick.data.columns import column
 from postclick.data.ipc import read_batches
 from postclick.data.labels import ID_ROLES, NO_ID
+from postclick.data.layout import labels_from_arrow
 from postclick.data.ledger import Ledger
-from postclick.data.log import labels_from_arrow
 from postclick.data.sources.base import SplitRole
 from postclick.errors import DataError, Finding
 

@@ -138,7 +138,7 @@ class AITM(ConversionModel):
         }
         if self.calibrator:
             rows["calibrator"] = self.calibrator * expectation_calibrator(outputs.ctcvr, outputs.ctr)
-        terms = {name: mean_over_exposures(per_row, batch.weight) for name, per_row in rows.items()}
+        terms = {name: mean_over_exposures(per_row, batch.weight_of(name)) for name, per_row in rows.items()}
         return Losses(terms, self._diagnostics(outputs, batch.weight))
 
     @torch.no_grad()

@@ -191,7 +191,7 @@ class Chorus(ConversionModel):
             UNCVR: weighted * uncvr.cross_entropy(1.0 - conversion),
             "align": self.risk.align * (weights.clicked + weights.unclicked) * aligned,
         }
-        terms = {name: mean_over_exposures(rows, batch.weight) for name, rows in per_row.items()}
+        terms = {name: mean_over_exposures(rows, batch.weight_of(name)) for name, rows in per_row.items()}
         return Losses(terms, {**weights.diagnostics, **gate_use(gates_of(outputs.extras), batch.weight)})
 
     def shared_parameters(self) -> tuple[nn.Parameter, ...]:

@@ -178,7 +178,7 @@ class DCMT(ConversionModel):
             COUNTERFACTUAL: weights.unclicked * counterfactual.cross_entropy(1.0 - click * conversion),
             "complement": self.risk.complement_weight * _apart(outputs.cvr, counterfactual),
         }
-        terms = {name: mean_over_exposures(rows, batch.weight) for name, rows in per_row.items()}
+        terms = {name: mean_over_exposures(rows, batch.weight_of(name)) for name, rows in per_row.items()}
         return Losses(terms, {**weights.diagnostics, **gate_use(gates_of(outputs.extras), batch.weight)})
 
     def shared_parameters(self) -> tuple[nn.Parameter, ...]:

@@ -267,7 +267,7 @@ class DDPO(ConversionModel):
             "cvr": self.risk.lambda_r * (weights.clicked + weights.unclicked) * outputs.cvr.cross_entropy(label),
             "ctcvr": self.risk.lambda_t * joint_loss(outputs.ctcvr, click, conversion),
         }
-        terms = {name: mean_over_exposures(rows, batch.weight) for name, rows in per_row.items()}
+        terms = {name: mean_over_exposures(rows, batch.weight_of(name)) for name, rows in per_row.items()}
         gates = gate_use(gates_of(outputs.extras), batch.weight)
         taken = _taken_over(outputs.extras, batch.weight)
         return Losses(terms, {**weights.diagnostics, **taken, **gates})

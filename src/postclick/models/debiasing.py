@@ -9,7 +9,7 @@ A propensity is P(click | x), the inverse of which weighs a clicked row. Where i
     heuristic  sqrt(CTR head * training log's CTR), half way between `ctr` and `constant` in the logarithm: the square
                root by which propensities made of popularity are damped (Saito et al., WSDM 2020)
 
-A pre-trained system serves by its scores, written beside the raw rows as the column that `logged` reads.
+A pre-trained system serves by its CTR: `logged` reads it where ``training.propensity_bundle`` names its RUN or BUNDLE.
 """
 
 from __future__ import annotations
@@ -241,8 +241,9 @@ def check_propensity(name: PropensityName, spec: LogSpec) -> None:
     ValueError
         Where ``logged`` meets a schema without the column.
     """
-    if name == "logged" and spec.schema.columns.propensity is None:
-        how = "name its column in the schema (propensity = ...) and prepare the log again, or take propensity = 'ctr'"
+    if name == "logged" and spec.schema.columns.propensity is None and not spec.given_propensity:
+        how = "name its column in the schema (propensity = ...) and prepare the log again, give a trained bundle"
+        how += " (training.propensity_bundle = PATH), or take propensity = 'ctr'"
         raise ValueError(f"propensity = 'logged' needs the log's propensities, which it does not have: {how}")
 
 

@@ -163,7 +163,7 @@ class DRJL(ConversionModel):
         )
         assert rows.imputation is not None
         per_row = {"ctr": click_loss(outputs.ctr, click), "cvr": rows.risk, IMPUTATION: rows.imputation}
-        terms = {name: mean_over_exposures(each, batch.weight) for name, each in per_row.items()}
+        terms = {name: mean_over_exposures(each, batch.weight_of(name)) for name, each in per_row.items()}
         return Losses(terms, {**weights.diagnostics, **rows.diagnostics})
 
     def phases(self) -> tuple[Phase, ...]:

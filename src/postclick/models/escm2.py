@@ -188,7 +188,7 @@ class ESCM2IPS(ConversionModel):
             "cvr": self.risk.lambda_c * ips_risk(outputs.cvr.cross_entropy(conversion), weights.rows),
             "ctcvr": self.risk.lambda_g * joint_loss(outputs.ctcvr, click, conversion),
         }
-        terms = {name: mean_over_exposures(rows, batch.weight) for name, rows in per_row.items()}
+        terms = {name: mean_over_exposures(rows, batch.weight_of(name)) for name, rows in per_row.items()}
         return Losses(terms, {**weights.diagnostics, **gate_use(gates_of(outputs.extras), batch.weight)})
 
     def shared_parameters(self) -> tuple[nn.Parameter, ...]:
@@ -331,7 +331,7 @@ class ESCM2DR(ConversionModel):
         }
         if rows.imputation is not None:
             per_row[IMPUTATION] = self.risk.lambda_c * self.risk.imputation_weight * rows.imputation
-        terms = {name: mean_over_exposures(each, batch.weight) for name, each in per_row.items()}
+        terms = {name: mean_over_exposures(each, batch.weight_of(name)) for name, each in per_row.items()}
         gates = gate_use(gates_of(outputs.extras), batch.weight)
         return Losses(terms, {**weights.diagnostics, **rows.diagnostics, **gates})
 

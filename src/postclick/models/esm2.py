@@ -180,7 +180,7 @@ class ESM2(ConversionModel):
             per_row["ctcvr"] = self.weights[2] * joint_loss(outputs.ctcvr, click, conversion)
         if self.purchase != "joint":
             per_row["purchase"] = self.weights[3] * self._purchase_loss(outputs, click, action, conversion)
-        terms = {name: mean_over_exposures(rows, batch.weight) for name, rows in per_row.items()}
+        terms = {name: mean_over_exposures(rows, batch.weight_of(name)) for name, rows in per_row.items()}
         return Losses(terms, gate_use(gates_of(outputs.extras), batch.weight))
 
     def _purchase_loss(self, outputs: Outputs, click: Tensor, action: Tensor, conversion: Tensor) -> Tensor:

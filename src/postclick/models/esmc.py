@@ -108,7 +108,7 @@ class InShopPath(ConversionModel):
             "ctar": self.weights[1] * joint_loss(outputs.ctar, click, action),
             "ctcvr": self.weights[2] * joint_loss(outputs.ctcvr, click, conversion),
         }
-        terms = {name: mean_over_exposures(rows, batch.weight) for name, rows in per_row.items()}
+        terms = {name: mean_over_exposures(rows, batch.weight_of(name)) for name, rows in per_row.items()}
         if self.constraint and self.purchase_tower is not None:
             terms["constraint"] = self.constraint * tower_distance(self.action_tower, self.purchase_tower)
         return Losses(terms)

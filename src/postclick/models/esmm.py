@@ -125,7 +125,7 @@ class ESMM(ConversionModel):
         ctr = click_loss(outputs.ctr, click)
         ctcvr = joint_loss(outputs.ctcvr, click, conversion)
         return Losses(
-            {"ctr": mean_over_exposures(ctr, batch.weight), "ctcvr": mean_over_exposures(ctcvr, batch.weight)},
+            {"ctr": mean_over_exposures(ctr, batch.click_weight), "ctcvr": mean_over_exposures(ctcvr, batch.weight)},
             gate_use(gates_of(outputs.extras), batch.weight),
         )
 

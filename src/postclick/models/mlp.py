@@ -253,7 +253,7 @@ class MLP(ConversionModel):
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the terms ``ctr`` and ``cvr`` (or ``ctcvr``); no gradient crosses from one network to the other."""
         click, conversion = batch_labels(batch)
-        terms = {"ctr": mean_over_exposures(click_loss(outputs.ctr, click), batch.weight)}
+        terms = {"ctr": mean_over_exposures(click_loss(outputs.ctr, click), batch.click_weight)}
         if self.conversion == "exposure":
             terms["ctcvr"] = mean_over_exposures(joint_loss(outputs.ctcvr, click, conversion), batch.weight)
             return Losses(terms)

@@ -179,7 +179,7 @@ class MultiIPW(ConversionModel):
             "ctr": click_loss(outputs.ctr, click),
             "cvr": self.risk.lambda_c * ips_risk(outputs.cvr.cross_entropy(conversion), weights.rows),
         }
-        terms = {name: mean_over_exposures(rows, batch.weight) for name, rows in per_row.items()}
+        terms = {name: mean_over_exposures(rows, batch.weight_of(name)) for name, rows in per_row.items()}
         return Losses(terms, {**weights.diagnostics, **gate_use(gates_of(outputs.extras), batch.weight)})
 
     def shared_parameters(self) -> tuple[nn.Parameter, ...]:
@@ -327,7 +327,7 @@ class MultiDR(ConversionModel):
         per_row = {"ctr": click_loss(outputs.ctr, click), "cvr": self.risk.lambda_c * rows.risk}
         if rows.imputation is not None:
             per_row[IMPUTATION] = self.risk.imputation_weight * rows.imputation
-        terms = {name: mean_over_exposures(each, batch.weight) for name, each in per_row.items()}
+        terms = {name: mean_over_exposures(each, batch.weight_of(name)) for name, each in per_row.items()}
         gates = gate_use(gates_of(outputs.extras), batch.weight)
         return Losses(terms, {**weights.diagnostics, **rows.diagnostics, **gates})
 

@@ -140,7 +140,7 @@ class NISE(ConversionModel):
         soft = outputs.cvr.log_p.exp()  # q as its own label: it must keep its gradient
         uncertain = (1.0 - click) * outputs.cvr.cross_entropy(soft)
         clicked = clicked_conversion_loss(outputs.cvr, click, conversion)
-        ctr = mean_over_exposures(click_loss(outputs.ctr, click), batch.weight)
+        ctr = mean_over_exposures(click_loss(outputs.ctr, click), batch.click_weight)
         cvr = mean_over_exposures(clicked + uncertain, batch.weight)
         omega = self._omega(ctr.detach(), cvr.detach())
         entropy = mean_over_exposures(uncertain, batch.weight).detach()

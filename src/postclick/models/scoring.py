@@ -95,9 +95,9 @@ def _observed(outputs: Outputs, observe: Callable[[Outputs], None] | None) -> Ou
 
 
 def _scores(outputs: Outputs, derived: frozenset[str]) -> Scores:
-    odds = {name: _odds(head) for name, head in outputs.heads().items()}
+    odds, raw = ({name: _odds(head) for name, head in heads.items()} for heads in (outputs.heads(), outputs.raw))
     clipped = int((outputs.ctcvr.log_p > outputs.ctr.log_p).sum()) if "cvr" in derived else 0
-    return Scores(odds, {}, derived, clipped)
+    return Scores(odds, raw, derived, clipped)
 
 
 def _odds(head: LogProbability) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from postclick.models.aitm import AITM
 from postclick.models.base import ConversionModel
 from postclick.models.chorus import Chorus
+from postclick.models.cstwa import CSTWA
 from postclick.models.dcmt import DCMT
 from postclick.models.ddpo import DDPO
+from postclick.models.dfm import DFM
 from postclick.models.dr_jl import DRJL
+from postclick.models.es_dfm import ESDFM
 from postclick.models.escm2 import ESCM2DR, ESCM2IPS
 from postclick.models.esm2 import ESM2
 from postclick.models.esmc import ESMC, ESMG, ESMS
@@ -43,4 +46,7 @@ MODELS: dict[str, type[ConversionModel]] = {
     "ddpo": DDPO,
     "nise": NISE,
     "chorus": Chorus,
+    "cstwa": CSTWA,
+    "dfm": DFM,
+    "es-dfm": ESDFM,
 }

@@ -77,7 +77,7 @@ def pair_losses(outputs: Outputs, batch: Batch, second: SecondTask) -> Losses:
     Nothing is detached; diagnostics are the use of the gates.
     """
     click, conversion = batch_labels(batch)
-    terms = {"ctr": mean_over_exposures(click_loss(outputs.ctr, click), batch.weight)}
+    terms = {"ctr": mean_over_exposures(click_loss(outputs.ctr, click), batch.click_weight)}
     if second == "ctcvr":
         terms["ctcvr"] = mean_over_exposures(joint_loss(outputs.ctcvr, click, conversion), batch.weight)
     else:

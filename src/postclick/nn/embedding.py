@@ -212,7 +212,10 @@ class FeatureEncoder(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """Return [B, D]; `width` is D."""
-        looked_up = self.fields(features)
+        return self.joined(self.fields(features), features)
+
+    def joined(self, looked_up: Tensor, features: Features) -> Tensor:
+        """Return [B, D] from the vectors that `fields` gave, [B, F + S, E], or others in their place."""
         others = [part for part in (features.dense, features.embeddings) if part.shape[1]]
         v = torch.cat([looked_up.flatten(1), *others], dim=1) if others else looked_up.flatten(1)
         if self.interaction is None:

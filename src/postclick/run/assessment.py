@@ -120,7 +120,12 @@ def judged_rows(
 
 def _propensity_floor(bundle: Bundle) -> float:
     """Return the smallest propensity to divide by, relative to the click rate of the log the bundle was trained on."""
-    return RELATIVE_FLOOR * bundle.header.log_spec(bundle.schema).ctr
+    spec = bundle.header.log_spec(bundle.schema)
+    if bundle.calibration.sampling is None:
+        return RELATIVE_FLOOR * spec.ctr
+    keep = bundle.calibration.sampling.keep  # the spec counts the sample
+    clicks = spec.conversions + (spec.clicks - spec.conversions) / keep.clicked
+    return RELATIVE_FLOOR * clicks / (clicks + (spec.rows - spec.clicks) / keep.unclicked)
 
 
 def _score_blocks(scorer: Scorer, part: LogSplit, gates: GateSums | None) -> tuple[Scores, NDArray[np.int32]]:

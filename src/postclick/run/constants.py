@@ -65,7 +65,7 @@ def _count(head: str, labels: Labels) -> Constant:
         label = labels.action if labels.action is not None else np.full(len(labels), CENSORED, np.int8)
         # without a click an action is none: the label is click times action
         label = np.where(labels.click == 1, label, np.minimum(label, np.int8(0)))
-    known = label != CENSORED
+    known = labels.conversion_known if head in ("cvr", "ctcvr") else label != CENSORED
     if head in ("cvr", "action"):
         known &= labels.click == 1
     return Constant(int((label[known] == 1).sum()), int(known.sum()))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,20 @@ from postclick import files
 from postclick.bundle import Header, write_bundle
 from postclick.bundle.header import Constant, installed_versions
 from postclick.bundle.reading import read_contents
-from postclick.bundle.serving import apply_constants
-from postclick.calibration import Calibration
-from postclick.data.arrays import Exposures
 from postclick.data.log import ExposureLog
 from postclick.data.vocabulary import Vocabulary
 from postclick.errors import ConfigError, ExitCode, Finding, InputMissingError, StorageError, TrainingError
 from postclick.evaluation import EvaluationResult
 from postclick.models.base import ConversionModel
 from postclick.models.catalog import build
-from postclick.models.scoring import score
 from postclick.run.assessment import evaluate_bundle
+from postclick.run.calibrating import fit_calibration, require_calibration, trained_log
 from postclick.run.config import RunConfig, differences, read_toml
 from postclick.run.constants import constant_heads
+from postclick.run.propensity import propensity_bundle, require_reader
+from postclick.run.stages import RECORD, STAGES, PropensityBundle, Stages, Wanted, notes
 from postclick.run.unknown_rows import fill_unknown
+from postclick.structure.storage import StoredArrays
 from postclick.training.loop import TrainingResult, train
 from postclick.training.non_finite import NON_FINITE
 from postclick.training.seeding import seed_torch
@@ -39,7 +40,9 @@ __all__ = ["RunResult", "run"]
 
 CONFIG, METRICS, EVALUATION = "config.toml", "metrics.jsonl", "evaluation.json"
 _LOCK = ".lock"
-_UNHASHED = ("checkpoints/", EVALUATION, NON_FINITE)
+_TUNING = {"tuning", "tuning.json"}
+"""What `postclick tune` keeps in the RUN of its best setting: there before the RUN is, and no part of it."""
+_UNHASHED = ("checkpoints/", f"{STAGES}/", "tuning", "tracking/", EVALUATION, NON_FINITE)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def run(
     allow_degenerate: bool = False,
     allow_config_change: Sequence[str] = (),
     should_stop: Callable[[], bool] | None = None,
+    stages: str | Path | None = None,
 ) -> RunResult:
     """Train on ``train``, stop on one half of ``valid``, calibrate on the other, bundle, evaluate on ``test``.
 
@@ -114,6 +118,9 @@ def run(
     should_stop
         Asked after each step, before the bundle and before the evaluation; True leaves what is done saved and ends the
         run with ``train.interrupted`` (exit 143).
+    stages
+        Where what the system needs beforehand (a pre-training, a graph) is kept and looked for; None is ``stages`` in
+        the RUN. Runs that share it share the work.
 
     Raises
     ------
@@ -123,12 +130,16 @@ def run(
         ``data.single_class``.
     ConfigError
         ``ckpt.incompatible`` with the fields that differ, ``device.unavailable``, a setting that does not fit.
+    PostclickError
+        As `propensity_bundle` and `Stages` raise them.
     TrainingError
         ``train.non_finite``, ``train.interrupted``.
     """
     log = log if isinstance(log, ExposureLog) else ExposureLog(log)
     out, device = Path(out), _device(config.device)
-    constants = _preflight(log, config, allow_degenerate)
+    config, propensity = propensity_bundle(config, log)
+    kept = Stages(Path(stages or out / STAGES), trained_log(log, config), config, device, should_stop)
+    constants, wanted = _preflight(log, config, allow_degenerate, kept, propensity)
     _claim(out)
     with files.lock(out):
         files.sweep(out)
@@ -137,13 +148,14 @@ def run(
         started = _settle_config(out, config, log, allow_config_change)
         if started and (out / files.MANIFEST).is_file():
             return _finished(out, log)
-        job = _Job(log, config, out, device, constants, should_stop)
+        job = _Job(log, config, out, device, constants, should_stop, kept, wanted)
         began, at = time.monotonic(), time.strftime("%FT%T%z")
         training, bundle = job.make(resume, tuple(allow_config_change))
-        _record(out, device, at, time.monotonic() - began, training.steps)
+        _record(job, at, time.monotonic() - began, training.steps)
         files.write_manifest(out, "run", exclude=lambda name: name.startswith(_UNHASHED))
         job.go_on("the bundle is written, the evaluation is not")
-        return RunResult(out, bundle, log.hash, training, _evaluate(out, log), training.notes)
+        told = tuple(note for _, held in job.prepared for note in notes(held)) + training.notes
+        return RunResult(out, bundle, log.hash, training, _evaluate(out, log), told)
 
 
 def _device(asked: str) -> torch.device:
@@ -154,19 +166,32 @@ def _device(asked: str) -> torch.device:
     return torch.device("cuda" if available and asked != "cpu" else "cpu")
 
 
-def _preflight(log: ExposureLog, config: RunConfig, allow_degenerate: bool) -> dict[str, Constant]:
-    """Refuse what cannot work before anything is written: the system's arguments, the training labels."""
+def _preflight(
+    log: ExposureLog, config: RunConfig, allow_degenerate: bool, stages: Stages, propensity: PropensityBundle | None
+) -> tuple[dict[str, Constant], tuple[Wanted, ...]]:
+    """Refuse what cannot work before anything is written: the system's arguments, the training labels, its stages.
+
+    Returns the heads that are a constant prior, and what is to be prepared.
+    """
     if "train" not in log.splits:
         raise InputMissingError(Finding("data.empty", "the log has no training rows", str(log.path)))
     with torch.device("meta"):
-        model = build(config.system, log.spec, config.arguments)
-    return constant_heads(
+        spec = log.spec if propensity is None else replace(log.spec, given_propensity=True)
+        model = build(config.system, spec, config.arguments)
+    require_calibration(log, config, model)
+    wanted: tuple[Wanted, ...] = model.requires()
+    if propensity is not None:
+        require_reader(model, config.system)
+        wanted = (*wanted, propensity)
+    stages.check(wanted)
+    constants = constant_heads(
         log.split("train").labels(),
         model.heads,
         population=log.schema.population,
         allow=allow_degenerate,
         negatives_everywhere=model.negatives_everywhere,
     )
+    return constants, wanted
 
 
 def _claim(out: Path) -> None:
@@ -186,7 +211,8 @@ def _claim(out: Path) -> None:
 
 def _content(folder: Path) -> set[str]:
     """Return the names that count: neither the lock nor what a process killed in its first moment left."""
-    return {entry.name for entry in folder.iterdir()} - {_LOCK} - {path.name for path in files.leftovers(folder)}
+    left = {_LOCK, *_TUNING, *(path.name for path in files.leftovers(folder))}
+    return {entry.name for entry in folder.iterdir()} - left
 
 
 def _make_room(out: Path, *, force: bool) -> None:
@@ -232,6 +258,24 @@ class _Job:
     device: torch.device
     constants: dict[str, Constant]
     should_stop: Callable[[], bool] | None
+    stages: Stages
+    wanted: tuple[Wanted, ...]
+
+    @cached_property
+    def prepared(self) -> list[tuple[Wanted, StoredArrays]]:
+        """What was asked for, with its arrays; built at the first call where it is not there."""
+        if not self.wanted:
+            return []
+        return list(zip(self.wanted, self.stages.provide(self.wanted, self.out / RECORD), strict=True))
+
+    @cached_property
+    def trained(self) -> ExposureLog:
+        """The log with the weights and propensities that training reads."""
+        log = trained_log(self.log, self.config)
+        for one, held in self.prepared:
+            if isinstance(one, PropensityBundle):
+                log = log.with_propensity(held.arrays["propensity"])
+        return log
 
     def go_on(self, done: str, *, stop: bool = False) -> None:
         """End the run here, saved, where it was asked to stop; `done` says how far it came."""
@@ -242,14 +286,18 @@ class _Job:
     def make(self, resume: bool, allow_change: tuple[str, ...]) -> tuple[TrainingResult, str]:
         """Train, calibrate, write the bundle; PyTorch's random state stays the caller's. Returns the bundle's hash."""
         with torch.random.fork_rng(devices=[torch.cuda.current_device()] if self.device.type == "cuda" else []):
+            spec = self.trained.spec
             seed_torch(self.config.seed, "model")
-            model = build(self.config.system, self.log.spec, self.config.arguments)
+            model = build(self.config.system, spec, self.config.arguments)
+            for one, held in self.prepared:
+                if not isinstance(one, PropensityBundle):
+                    model.provide(one, held.arrays)
             # a resumed training reports its earlier checks again, so the file is the same as without the cut
             for name in (METRICS, NON_FINITE):
                 (self.out / name).unlink(missing_ok=True)
             result = train(
                 model,
-                self.log,
+                self.trained,
                 self.config.training,
                 seed=self.config.seed,
                 device=self.device,
@@ -265,27 +313,18 @@ class _Job:
 
     def bundle(self, model: ConversionModel) -> str:
         """Calibrate and write the bundle; returns its hash."""
-        calibration, reference = self._calibrated(model)
-        numbers = Header.numbers(self.log.spec)
+        calibration, reference = fit_calibration(model, self.log, self.config, self.constants)
+        numbers = Header.numbers(self.trained.spec)
         header = Header(
             self.config.system, self.config.arguments, dict(model.heads), numbers, self.log.hash, self.constants
         )
         place = self.out / "bundle"
         return write_bundle(place, model.cpu(), header, self.log, calibration, reference=reference, force=True)
 
-    def _calibrated(self, model: ConversionModel) -> tuple[Calibration, Exposures]:
-        """Fit the calibrators on their half of ``valid``; returns them and rows for the bundle's reference."""
-        valid = self.log.split("valid")
-        rows = valid.read("calibrate") if len(valid) else None
-        if rows is None or not len(rows) or rows.labels is None:
-            own = "cvr" if model.heads.get("cvr") == "head" else "ctcvr"
-            return Calibration.none("no rows to calibrate on", "ctr", own), self.log.split("train").block(0)
-        raw = apply_constants(score(model, rows), self.constants)
-        return Calibration.fit(raw, rows.labels, self.config.calibration, constant=frozenset(self.constants)), rows
 
-
-def _record(out: Path, device: torch.device, at: str, seconds: float, steps: int) -> None:
+def _record(job: _Job, at: str, seconds: float, steps: int) -> None:
     """Note what differs between equal runs; `record.jsonl` is listed in the folder, never hashed."""
+    out, device = job.out, job.device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     line = {
         "event": "train",
@@ -297,6 +336,8 @@ def _record(out: Path, device: torch.device, at: str, seconds: float, steps: int
         "threads": torch.get_num_threads(),
         "versions": installed_versions(),
     }
+    if job.wanted:
+        line["stages"] = os.path.relpath(job.stages.folder, out)
     files.append_json_line(out / files.RECORD, line)
 
 

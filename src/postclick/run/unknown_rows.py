@@ -41,5 +41,7 @@ def fill_unknown(model: ConversionModel, vocabulary: Vocabulary, touched: NDArra
         return
     fields = torch.from_numpy(row_fields(vocabulary))
     for table in model.tables():
+        if len(table) != len(fields):
+            continue  # rows of entities (cstwa, reading B): ids it does not know read the fused table
         filled = fill_unknown_rows(table, fields.to(table.device), torch.from_numpy(touched).to(table.device))
         table.copy_(filled)

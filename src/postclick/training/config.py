@@ -7,14 +7,16 @@ from typing import Annotated, Literal
 
 from postclick.binding import Argument
 from postclick.errors import ConfigError, Finding
+from postclick.training.tracking import TrackingName
 
-__all__ = ["SAFE_TO_CHANGE", "BalanceName", "L2Mode", "TableOptimiserName", "TrainingConfig"]
+__all__ = ["SAFE_TO_CHANGE", "BalanceName", "L2Mode", "SamplingName", "TableOptimiserName", "TrainingConfig"]
 
+SamplingName = Literal["weights", "correct"]
 TableOptimiserName = Literal["lazy_rmsprop", "lazy_adam", "rowwise_adagrad", "exact_adam"]
 L2Mode = Literal["none", "batch_rows", "coupled_dense"]
 BalanceName = Literal["fixed", "uncertainty", "gradnorm", "pcgrad"]
 
-SAFE_TO_CHANGE = frozenset({"max_epochs", "patience", "min_delta", "checkpoint_steps", "threads"})
+SAFE_TO_CHANGE = frozenset({"max_epochs", "patience", "min_delta", "checkpoint_steps", "threads", "tracking"})
 """Settings that may differ when a run is resumed, where the user names them: they do not alter a step already taken."""
 
 
@@ -44,6 +46,10 @@ class TrainingConfig:
         L2Mode,
         Argument("none; batch_rows: table rows of the batch; coupled_dense: everything, as Adam's weight_decay"),
     ] = "batch_rows"
+    sampling: Annotated[
+        SamplingName,
+        Argument("of a down-sampled log: weights: rows count 1 / keep rate; correct: alike, and scores are corrected"),
+    ] = "weights"
     id_dropout: Annotated[
         float, Argument("share of ids replaced by their field's unknown row, which so is trained", low=0.0, high=0.1)
     ] = 0.01
@@ -68,6 +74,13 @@ class TrainingConfig:
     checkpoint_steps: Annotated[int, Argument("also write a checkpoint every so many steps; 0: at checks only")] = 0
     memory_bytes: Annotated[int, Argument("training rows are held and shuffled in memory up to this size")] = 1 << 32
     threads: Annotated[int | None, Argument("threads of PyTorch; off: as many as it takes by itself")] = None
+    tracking: Annotated[
+        TrackingName | None, Argument("tool that follows the checks, from the extra `tracking`; off: none")
+    ] = None
+    propensity_bundle: Annotated[
+        str | None,
+        Argument("RUN or BUNDLE whose CTR is what propensity = logged reads; off: the log's own column"),
+    ] = None
 
     def __post_init__(self) -> None:
         problems = [*self._ranges(), *self._combinations()]

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from postclick import progress
+from postclick.binding import plain
 from postclick.data.arrays import Exposures
 from postclick.data.batches import TrainingRows
 from postclick.data.log import ExposureLog
-from postclick.errors import Finding, TrainingError
+from postclick.errors import ConfigError, Finding, TrainingError
 from postclick.models.base import ConversionModel
 from postclick.models.batching import to_batch
 from postclick.models.scoring import score
@@ -30,6 +31,7 @@ from postclick.training.seeding import derived_seed, reproducible, seed_torch
 from postclick.training.state import TrainingState, check_compatible, identity
 from postclick.training.step import TrainingStep
 from postclick.training.stopping import EarlyStopping, check_stop_on, validation_losses
+from postclick.training.tracking import follow
 
 __all__ = ["TrainingResult", "train"]
 
@@ -119,22 +121,28 @@ def train(
     TrainingError
         ``train.non_finite``: a loss or gradient is NaN or infinite; names epoch, step and exposure ids.
     ConfigError
-        ``ckpt.incompatible``, or a loss to watch that the system has not, or a balance it has no parameters for.
+        ``ckpt.incompatible``, or a loss to watch that the system has not, or a balance it has no parameters for, or a
+        bundle of propensities that are not in the log.
     DataError
         ``ckpt.corrupt``: no checkpoint is whole.
     """
     where = torch.device(device)
+    if config.propensity_bundle is not None and log.propensity is None:
+        what = "a bundle's propensities come with the log: postclick.run.run puts them there"
+        raise ConfigError(Finding("config.value", what, "training.propensity_bundle"))
     check_stop_on(config.stop_on, model.observed)
     model.to(where)
-    with reproducible(where, config.threads):
+    settings = {"system": type(model).__name__, "seed": seed, **plain(config)}
+    with reproducible(where, config.threads), follow(config.tracking, folder, settings, on_check) as following:
         session = _Session(model, log, config, seed, where)
         use_sparse_gradients(model, True)
         try:
             session.begin(folder, resume, allow_change)
             for entry in session.state.history:
-                if on_check is not None:
-                    on_check(entry)
-            return session.run(on_check, should_stop)
+                following.check(entry)
+            result = session.run(following.check, should_stop)
+            following.status = "interrupted" if result.interrupted else "finished"
+            return result
         finally:
             use_sparse_gradients(model, False)
             model.zero_grad(set_to_none=True)
@@ -160,7 +168,7 @@ class _Session:
         )
         self.folder: Path | None = None
         self.checkpoints: CheckpointFolder | None = None
-        self.notes: list[Finding] = []
+        self.notes: list[Finding] = list(model.notes())
         self.interrupted = False
         if self.valid is None:
             what = f"no rows to validate on: all {config.max_epochs} epochs are run and the last weights kept"

@@ -69,6 +69,8 @@ class TrainingStep:
             self._add("term", losses.terms if index == 0 and not optimiser.phase.terms else chosen)
             if index == 0:
                 self._add("diagnostic", losses.diagnostics)
+                if batch.delays is not None:
+                    self._add("diagnostic", {"immature": batch.delays.immature.mean()})
         self.steps_summed += 1
         return True
 

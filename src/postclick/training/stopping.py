@@ -54,7 +54,8 @@ def validation_losses(scores: Scores, labels: Labels, observed: tuple[tuple[str,
     """Return the log-loss of each observed head and their sum, each averaged over exposures.
 
     A head observed on clicks sums over clicked rows and divides by the weight of all exposures, as the training loss
-    does (SYSTEMS, Decision 2), so that the parts add up. Rows with a censored label leave the sum and the weight.
+    does (SYSTEMS, Decision 2), so that the parts add up. Rows with a censored label leave the sum and the weight, of
+    cvr and ctcvr also those whose window was still open.
 
     Parameters
     ----------
@@ -70,6 +71,8 @@ def validation_losses(scores: Scores, labels: Labels, observed: tuple[tuple[str,
     for head, population in observed:
         label = _label(head, labels)
         known = (label != CENSORED) & (labels.click != CENSORED)
+        if head in {"cvr", "ctcvr"}:
+            known &= labels.conversion_known
         odds = scores.odds[head]
         # -[y log p + (1 - y) log(1 - p)] from log-odds
         each = np.logaddexp(0.0, odds) - np.where(label == 1, odds, 0.0)

@@ -93,10 +93,13 @@ class Workers:
     ----------
     jobs
         Number of processes; 1 works in this one. Results do not depend on it.
+    apart
+        Work in another process even where `jobs` is 1: floating-point sums that depend on the number of threads are
+        then the same at any number of processes.
     """
 
-    def __init__(self, jobs: int = 1) -> None:
-        self.jobs = jobs
+    def __init__(self, jobs: int = 1, *, apart: bool = False) -> None:
+        self.jobs, self.apart = max(1, jobs), apart
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
@@ -129,7 +132,7 @@ class Workers:
         PostclickError
             ``data.worker_lost`` (exit 75) where a process ended in the middle of its work.
         """
-        if self.jobs <= 1 or (len(pieces) <= 1 and self._pool is None):
+        if not self.apart and (self.jobs <= 1 or (len(pieces) <= 1 and self._pool is None)):
             yield from map(work, pieces)
             return
         if self._pool is None:

@@ -1,30 +1,28 @@
-"""Run an experiment: every data set, every row of the table, every seed, one after the other."""
+"""Run an experiment: every data set, every row of the table, every seed, over as many processes as asked."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from postclick import files
+from postclick import files, progress
 from postclick.benchmark.experiment import Experiment, RunSpec
-from postclick.benchmark.leaderboard import Leaderboard, RunRow
+from postclick.benchmark.leaderboard import Leaderboard
+from postclick.benchmark.pieces import Outcome, Piece, work
 from postclick.benchmark.preparation import open_logs, short_hash
 from postclick.data.log import ExposureLog
-from postclick.errors import ExitCode, Finding, StorageError
-from postclick.evaluation import EvaluationResult
+from postclick.errors import ExitCode, Finding, PostclickError, StorageError
 from postclick.evaluation.names import MetricName
+from postclick.execution import Workers
 from postclick.metrics.influence import HIGHER_IS_BETTER
-from postclick.run import evaluate_bundle, run
 
 __all__ = ["run_benchmark"]
 
-EXPERIMENT, RUNS, LEADERBOARD = "experiment.toml", "runs.jsonl", "leaderboard.json"
+EXPERIMENT, RUNS, LEADERBOARD, TABLES = "experiment.toml", "runs.jsonl", "leaderboard.json", "leaderboard.md"
 _RANKED_UP = (*HIGHER_IS_BETTER, "pr_auc", "ks", "recall", "f1", "lift", "ndcg", "value")
 
 
@@ -33,6 +31,7 @@ def run_benchmark(
     out: str | Path,
     *,
     data: Mapping[str, str] | None = None,
+    jobs: int = 1,
     resume: bool = False,
     force: bool = False,
 ) -> Leaderboard:
@@ -40,7 +39,11 @@ def run_benchmark(
 
     Each run is a RUN folder under ``runs/``; logs and worlds are kept under ``shared/``. Where there is a grid, every
     setting of a run is tried with the first seeds and the best on the validation rows is then trained with all
-    seeds; the test split never chooses. ``runs.jsonl`` holds what is equal for equal inputs, sorted by run.
+    seeds; the test split never chooses. ``runs.jsonl`` holds what is equal for equal inputs, sorted by run: the same
+    bytes at any number of processes, and after a kill and a resume.
+
+    A run that fails ends no other: the rest is trained, the tables are made of it, and the error is raised then. In a
+    grid a setting whose loss is not finite counts as the worst, and is no failure.
 
     Parameters
     ----------
@@ -50,6 +53,8 @@ def run_benchmark(
         The BENCHMARK folder.
     data
         Name of a data set -> path of its raw rows or LOG, over what the file says.
+    jobs
+        How many runs are made at once, each in a process of its own.
     resume
         Keep the runs that are whole, go on with the one that is not.
     force
@@ -61,6 +66,8 @@ def run_benchmark(
         What is wrong with the file, all together.
     StorageError
         `out` exists and neither `resume` nor `force` is on.
+    PostclickError
+        What the failed runs said, all together, the first deciding the exit code; `resume` makes them again.
     """
     experiment = Experiment.from_toml(path)
     text = Path(path).read_text("utf-8")
@@ -69,14 +76,17 @@ def run_benchmark(
     with files.lock(out):
         files.write_text(out / EXPERIMENT, text)
         logs, notes = open_logs(experiment, data or {}, out / "shared")
-        job = _Job(experiment, out)
-        rows = [row for name, log in logs.items() for row in job.rows(name, log)]
-        rows.sort(key=lambda row: (row.key, row.stage))
-        lines = [row.line() for row in rows]
-        files.write_text(out / RUNS, "".join(line + "\n" for line in lines))
-        board = Leaderboard.of(experiment, logs, rows, out, notes)
+        outcomes = _Job(experiment, out, logs).outcomes(jobs)
+        rows = [outcome.row for outcome in outcomes if outcome.row is not None]
+        failures = [outcome for outcome in outcomes if outcome.failed]
+        files.write_text(out / RUNS, "".join(row.line() + "\n" for row in rows))
+        notes += [f"{found.piece.key} has no result: {found.error.code}" for found in outcomes if found.error]
+        board = Leaderboard.of(experiment, logs, outcomes, notes)
         files.write_json(out / LEADERBOARD, board.to_dict())
+        files.write_text(out / TABLES, board.to_markdown() + "\n")
         files.write_manifest(out, "benchmark", exclude=lambda name: name.startswith(("runs/", "shared/")))
+        if failures:
+            raise _joined(failures, out)
     return board
 
 
@@ -96,50 +106,76 @@ def _claim(out: Path, *, resume: bool, force: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """One run to make."""
+def _joined(failures: Sequence[Outcome], out: Path) -> PostclickError:
+    """Return one error of all failed runs; its kind and exit code are those of the first."""
+    errors = [failed.error for failed in failures if failed.error is not None]
+    findings = [finding for error in errors for finding in error.findings]
+    what = f"{len(errors)} runs failed; the others are whole, their tables in {TABLES}"
+    findings.append(Finding("benchmark.failed", what, str(out), fix="mend the cause, then run again with --resume"))
+    return type(errors[0])(*findings, exit_code=errors[0].exit_code)
 
-    key: str
-    stage: str
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the table on one data set, and the settings it is tried with."""
+
+    data: str
     spec: RunSpec
-    setting: Mapping[str, Any]
-    seed: int
+    settings: Sequence[Mapping[str, Any]]
 
 
 class _Job:
-    """An experiment under way."""
+    """An experiment under way: first what the grids try, then the chosen settings with all seeds."""
 
-    def __init__(self, experiment: Experiment, out: Path) -> None:
-        self.experiment, self.out = experiment, out
+    def __init__(self, experiment: Experiment, out: Path, logs: Mapping[str, ExposureLog]) -> None:
+        self.experiment, self.out, self.logs = experiment, out, logs
+        runs, grid = experiment.runs, experiment.grid
+        self.table = [_Row(data, spec, grid.settings(spec.grid)) for data in logs for spec in runs]
 
-    def rows(self, data: str, log: ExposureLog) -> Iterator[RunRow]:
-        """Yield every run on one data set, tuning first."""
-        seeds, grid = self.experiment.seeds.values, self.experiment.grid
-        for spec in self.experiment.runs:
-            settings = grid.settings(spec.grid)
-            chosen = settings[0]
-            if len(settings) > 1:
-                tried = [
-                    (setting, self._runs(data, log, "grid", spec, setting, seeds[: grid.seeds])) for setting in settings
-                ]
-                for _, attempts in tried:
-                    yield from attempts
-                chosen = min(tried, key=lambda pair: self._merit(pair[1]))[0]
+    def outcomes(self, jobs: int) -> list[Outcome]:
+        """Make all runs and return what came of each, sorted by key."""
+        seeds = self.experiment.seeds.values
+        tried = [self._trials(row) for row in self.table]
+        total = sum(map(len, tried)) + len(self.table) * len(seeds)
+        with Workers(jobs, apart=True) as workers, progress.bar("Running", total, "runs") as advance:
+
+            def made(pieces: Iterable[Piece]) -> Iterator[Outcome]:
+                for outcome in workers.map(work, list(pieces)):
+                    advance(1, outcome.piece.key)
+                    yield outcome
+
+            # one map over the trials of all rows, then one over the finals: a process waits once, not once a row
+            attempts = iter(list(made(piece for pieces in tried for piece in pieces)))
+            found = [[next(attempts) for _ in pieces] for pieces in tried]
+            chosen = [self._chosen(row, outcomes) for row, outcomes in zip(self.table, found, strict=True)]
             # the chosen setting was trained with the first seeds already: these runs are found complete
-            yield from self._runs(data, log, "final", spec, chosen, seeds)
+            finals = (
+                self._piece(row, "final", setting, seed)
+                for row, setting in zip(self.table, chosen, strict=True)
+                for seed in seeds
+            )
+            everything = [outcome for outcomes in found for outcome in outcomes] + list(made(finals))
+        return sorted(everything, key=lambda outcome: (outcome.piece.key, outcome.piece.stage))
 
-    def _runs(
-        self, data: str, log: ExposureLog, stage: str, spec: RunSpec, setting: Mapping[str, Any], seeds: Sequence[int]
-    ) -> list[RunRow]:
-        """Return the runs of one setting, a seed each."""
-        place = f"{data}/{_slug(spec.label)}" + (f"/{short_hash(dict(setting))}" if setting else "")
-        return [self._run(data, log, _Trial(f"{place}/seed-{seed:03d}", stage, spec, setting, seed)) for seed in seeds]
+    def _trials(self, row: _Row) -> list[Piece]:
+        """Return the runs that a row's grid takes, setting by setting; none where there is nothing to choose."""
+        if len(row.settings) < 2:
+            return []
+        seeds = self.experiment.seeds.values[: self.experiment.grid.seeds]
+        return [self._piece(row, "grid", setting, seed) for setting in row.settings for seed in seeds]
 
-    def _merit(self, attempts: list[RunRow]) -> float:
-        """Return what the choice minimises; a setting without a value comes last."""
+    def _chosen(self, row: _Row, tried: Sequence[Outcome]) -> Mapping[str, Any]:
+        """Return the setting with the best mean over its seeds; one without a value comes last."""
+        if not tried:
+            return row.settings[0]
+        seeds = len(tried) // len(row.settings)
+        merits = [self._merit(tried[seeds * place : seeds * (place + 1)]) for place in range(len(row.settings))]
+        return row.settings[merits.index(min(merits))]
+
+    def _merit(self, attempts: Sequence[Outcome]) -> float:
+        """Return what the choice minimises."""
         metric = self.experiment.grid.metric
-        values = [row.valid for row in attempts]
+        values = [None if attempt.row is None else attempt.row.valid for attempt in attempts]
         if any(value is None for value in values):
             return math.inf
         mean = sum(value for value in values if value is not None) / len(values)
@@ -150,43 +186,22 @@ class _Job:
             return abs(math.log(mean)) if mean > 0 else math.inf
         return -mean if kind in _RANKED_UP else mean
 
-    def _run(self, data: str, log: ExposureLog, trial: _Trial) -> RunRow:
-        config = self.experiment.config(trial.spec, trial.setting, seed=trial.seed)
-        folder = self.out / "runs" / trial.key
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        result = run(log, config, folder, resume=True)
-        row = RunRow(trial.key, data, trial.spec.label, trial.spec.system, trial.stage, trial.seed, result.bundle)
-        row = replace(row, settings=config.to_dict(), chosen=dict(trial.setting))
-        if trial.stage == "grid":
-            row = replace(row, valid=self._validation(folder, log))
-        else:
-            row = replace(row, metrics=self._measured(folder, log, result.evaluation))
-        record = {"stage": "benchmark", "run": trial.key, "seconds": round(time.monotonic() - began, 3)}
-        files.append_json_line(self.out / files.RECORD, record)
-        return row
-
-    def _measured(self, folder: Path, log: ExposureLog, known: EvaluationResult | None) -> dict[str, Any]:
-        """Return the metrics of the judged split: the default ones, and those of the table that are not among them."""
-        table = self.experiment.table
-        judged = known if known is not None and known.split == table.split else None
-        found = (judged or evaluate_bundle(folder, log, split=table.split)).to_dict()["metrics"]
-        truth = log.truth(table.split) is not None
-        more = [name for name in table.metrics if name not in found and (truth or "@world" not in name)]
-        if more:
-            found |= evaluate_bundle(folder, log, split=table.split, metrics=more).to_dict()["metrics"]
-        return dict(found)
-
-    def _validation(self, folder: Path, log: ExposureLog) -> float | None:
-        """Return the value that chooses: the best validation loss, or the metric asked for."""
-        metric = self.experiment.grid.metric
-        if metric is not None:
-            found = evaluate_bundle(folder, log, split="valid", metrics=[metric]).to_dict()["metrics"]
-            value = found.get(metric, {}).get("value")
-            return None if value is None else float(value)
-        checks = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-        losses = [check["valid"].get("logloss") for check in checks if check.get("valid")]
-        return min((float(loss) for loss in losses if loss is not None), default=None)
+    def _piece(self, row: _Row, stage: str, setting: Mapping[str, Any], seed: int) -> Piece:
+        """Return one run; equal settings of a row are equal folders."""
+        place = f"{row.data}/{_slug(row.spec.label)}" + (f"/{short_hash(dict(setting))}" if setting else "")
+        return Piece(
+            key=f"{place}/seed-{seed:03d}",
+            data=row.data,
+            label=row.spec.label,
+            stage=stage,
+            config=self.experiment.config(row.spec, setting, seed=seed),
+            log=Path(self.logs[row.data].path).resolve(),
+            out=self.out.resolve(),
+            split=self.experiment.table.split,
+            metrics=self.experiment.table.metrics,
+            choose_by=self.experiment.grid.metric,
+            chosen=dict(setting),
+        )
 
 
 def _slug(label: str) -> str:

@@ -20,11 +20,13 @@ from postclick.evaluation.names import MetricName
 from postclick.run import RunConfig
 from postclick.run.config import read_toml
 
-__all__ = ["DataSpec", "Experiment", "Grid", "RunSpec", "Seeds", "TableSpec"]
+__all__ = ["ORACLE", "DataSpec", "Experiment", "Grid", "RunSpec", "Seeds", "TableSpec"]
 
 _SHARED = ("arguments", "training", "calibration")
 _SECTIONS = ("data", "split", *_SHARED, "run", "seeds", "grid", "table")
 DEFAULT_METRICS = ("ctr/auc@exposure", "cvr/auc@click", "ctcvr/auc@exposure", "ctcvr/logloss@exposure")
+ORACLE = "oracle"
+"""The row of the true probabilities of a world: the ceiling of its table."""
 Section = TypeVar("Section")
 
 
@@ -233,6 +235,9 @@ class Experiment:
         labels = [run.label for run in self.runs]
         for label in {label for label in labels if labels.count(label) > 1}:
             yield Finding("config.value", f"two runs are called {label!r}", "run", fix="give each its own label")
+        if ORACLE in labels:
+            what = f"{ORACLE!r} is the row of a world's true probabilities"
+            yield Finding("config.value", what, "run", fix="give the run another label")
         baseline = self.table.baseline
         if baseline is not None and baseline not in labels:
             near = nearest(baseline, labels)
@@ -248,10 +253,13 @@ class Experiment:
                     break
 
     def config(self, run: RunSpec, setting: Mapping[str, Any], *, seed: int) -> RunConfig:
-        """Return the configuration of one run with one setting of the grid."""
-        values: dict[str, Any] = {}
+        """Return the configuration of one run with one setting of the grid.
+
+        Runs train on one thread unless the file says otherwise: many are made at once, and bits follow the threads.
+        """
+        values: dict[str, Any] = {"training": {"threads": 1}}
         for section in _SHARED:
-            values[section] = {}
+            values.setdefault(section, {})
             for name, value in _dotted(self.shared.get(section, {})):
                 _put(values, [section, *name.split(".")], None if value == "off" else value)
         for name, value in [*_dotted(run.set or {}), *setting.items()]:

@@ -1,101 +1,28 @@
-"""The table of an experiment: means over seeds, paired against the baseline, in words."""
+"""The tables of an experiment: means over seeds, paired tests against the baseline, who cannot be told apart."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
-from postclick.benchmark.experiment import Experiment
-from postclick.bundle import Bundle, Scorer
+from postclick.benchmark.cells import ABSENT, Cell, cell
+from postclick.benchmark.data_facts import DataFacts
+from postclick.benchmark.experiment import ORACLE, Experiment, TableSpec
+from postclick.benchmark.markdown import markdown, tables_of
+from postclick.benchmark.measured import Measured, comparable
+from postclick.benchmark.pieces import Outcome
+from postclick.benchmark.rows import RunRow
 from postclick.data.log import ExposureLog
-from postclick.data.scores import Scores
-from postclick.evaluation.compare import compare
-from postclick.evaluation.comparison import Comparison, Difference
-from postclick.evaluation.names import MetricName
-from postclick.metrics.influence import COMPARED
-from postclick.run.assessment import judged_rows
+from postclick.errors import DataError, Finding
+from postclick.evaluation import oracle
+from postclick.evaluation.compare import compare_readings
+from postclick.evaluation.comparison import Difference
+from postclick.evaluation.readings import Reading
 
-__all__ = ["Cell", "Leaderboard", "RunRow"]
+__all__ = ["Leaderboard"]
 
 FORMAT = 1
-_ABSENT = "not measured on these rows"
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """One run: what it is, what chose it, what it measured.
-
-    Parameters
-    ----------
-    key
-        ``DATA/LABEL/seed-NNN``, or ``DATA/LABEL/SETTING/seed-NNN`` under a grid, SETTING a hash: its folder under
-        ``runs/``. A run that tried the setting which was then chosen is a final one, too, on a line of its own.
-    data, label, system, stage, seed
-        Which; `stage` is ``grid`` or ``final``.
-    bundle
-        Hash of its bundle.
-    settings
-        Its whole configuration.
-    chosen
-        The part of it that the grid varies.
-    valid
-        What the choice looked at; None for a final run.
-    metrics
-        Of the judged split, final runs only.
-    """
-
-    key: str
-    data: str
-    label: str
-    system: str
-    stage: str
-    seed: int
-    bundle: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    chosen: Mapping[str, Any] = field(default_factory=dict)
-    valid: float | None = None
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-
-    def line(self) -> str:
-        """Return its line of ``runs.jsonl``."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False, ensure_ascii=False)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One metric of one run of the table, over its seeds.
-
-    Parameters
-    ----------
-    value
-        Mean over seeds (geometric for ``pcoc``); None where undefined for a seed.
-    seed_sd
-        Standard deviation over seeds (of the logarithm for ``pcoc``).
-    seeds
-        How many.
-    derived
-        The head is a quotient of others; never called best.
-    undefined
-        Why there is no value.
-    difference, low, high, verdict
-        Against the baseline, paired; None where the metric has no paired comparison or there is no baseline.
-    """
-
-    value: float | None
-    seed_sd: float | None = None
-    seeds: int = 0
-    derived: bool = False
-    undefined: str | None = None
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    verdict: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,13 +36,18 @@ class Leaderboard:
     metrics
         Names, in order.
     tables
-        Data set -> label -> metric -> `Cell`.
+        Data set -> label -> metric -> `Cell`; in a world the last label is `ORACLE`.
     chosen
         Data set -> label -> what the grid chose.
     notes
         What was left out.
     layout
         Whether rows are runs or metrics.
+    groups
+        Data set -> metric -> label -> letters: runs that share one cannot be told apart, over all pairs by Holm. Runs
+        whose head is derived are compared among themselves, under ``derived``; the rest is under ``head``.
+    data
+        Data set -> what it is.
     """
 
     baseline: str | None
@@ -124,116 +56,121 @@ class Leaderboard:
     chosen: Mapping[str, Mapping[str, Mapping[str, Any]]]
     notes: tuple[str, ...] = ()
     layout: str = "run"
+    groups: Mapping[str, Mapping[str, Mapping[str, Mapping[str, str]]]] = field(default_factory=dict)
+    data: Mapping[str, DataFacts] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
         experiment: Experiment,
         logs: Mapping[str, ExposureLog],
-        rows: Sequence[RunRow],
-        out: Path,
+        outcomes: Sequence[Outcome],
         notes: Sequence[str] = (),
     ) -> Leaderboard:
-        """Put finished runs in tables; those of a paired comparison are scored anew from their bundles."""
-        final = [row for row in rows if row.stage == "final"]
-        tables, chosen = {}, {}
-        for name, log in logs.items():
-            mine = {
-                run.label: [row for row in final if (row.data, row.label) == (name, run.label)]
-                for run in experiment.runs
-            }
-            compared = _compared(experiment, log, mine, out)
-            tables[name] = {
-                label: {metric: _cell(metric, label, seeds, compared) for metric in experiment.table.metrics}
-                for label, seeds in mine.items()
-            }
-            chosen[name] = {label: dict(seeds[0].chosen) for label, seeds in mine.items() if seeds and seeds[0].chosen}
+        """Put finished runs in tables; what their comparison needs is read from disk a metric at a time."""
         table = experiment.table
-        return cls(table.baseline, table.metrics, tables, chosen, tuple(notes), table.rows)
+        tables, chosen, groups = {}, {}, {}
+        for name, log in logs.items():
+            mine: dict[str, list[Outcome]] = {run.label: [] for run in experiment.runs}
+            for found in outcomes:
+                if found.piece.stage == "final" and found.row is not None and found.piece.data == name:
+                    mine[found.piece.label].append(found)
+            tables[name], groups[name] = _table(table, mine)
+            truth = _oracle(table, log)
+            if truth:
+                tables[name][ORACLE] = truth
+            picked = {label: seeds[0].piece.chosen for label, seeds in mine.items() if seeds}
+            chosen[name] = {label: dict(setting) for label, setting in picked.items() if setting}
+        facts = {name: DataFacts.of(log) for name, log in logs.items()}
+        return cls(table.baseline, table.metrics, tables, chosen, tuple(notes), table.rows, groups, facts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form, ``leaderboard.json``."""
         tables = {
-            data: {label: {metric: asdict(cell) for metric, cell in cells.items()} for label, cells in table.items()}
+            data: {label: {metric: asdict(entry) for metric, entry in cells.items()} for label, cells in table.items()}
             for data, table in self.tables.items()
         }
         form: dict[str, Any] = {"format": FORMAT, "baseline": self.baseline, "metrics": list(self.metrics)}
-        return form | {"tables": tables, "chosen": self.chosen, "notes": list(self.notes)}
+        form |= {"tables": tables, "chosen": self.chosen, "notes": list(self.notes)}
+        return form | {"groups": self.groups, "data": {name: facts.to_dict() for name, facts in self.data.items()}}
+
+    def tables_markdown(self) -> str:
+        """Return the tables of means alone, as the command prints them."""
+        return tables_of(self.tables, self.metrics, self.baseline, self.layout, self.notes)
 
     def to_markdown(self) -> str:
-        """Return the tables as Markdown: mean, seed deviation, and the verdict against the baseline as a sign.
-
-        ``+`` is better than the baseline, ``-`` worse, ``=`` cannot tell; * marks a derived head. A metric that the
-        rows of a table do not have, such as those of a world on real data, is left out of it.
-        """
-        parts = []
-        for data, table in self.tables.items():
-            cells = {(label, metric): _text(cell) for label, row in table.items() for metric, cell in row.items()}
-            shown = [name for name in self.metrics if any(row[name].undefined != _ABSENT for row in table.values())]
-            if self.layout == "run":
-                head = shown
-                body = [[label, *(cells[label, metric] for metric in shown)] for label in table]
-            else:
-                head = list(table)
-                body = [[metric, *(cells[label, metric] for label in table)] for metric in shown]
-            lines = [f"| {data} | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
-            parts.append("\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)]))
-        signs = f"Against {self.baseline}: + better, - worse, = cannot tell. " if self.baseline else ""
-        return "\n\n".join([*parts, f"{signs}Mean over seeds ± their standard deviation; * derived.", *self.notes])
+        """Return ``leaderboard.md``: the data, the tables of means, the test behind each sign, the groups."""
+        means = self.tables_markdown()
+        return markdown(means, self.data, self.tables, self.metrics, self.baseline, self.groups)
 
 
-def _compared(
-    experiment: Experiment, log: ExposureLog, rows: Mapping[str, Sequence[RunRow]], out: Path
-) -> Comparison | None:
-    table = experiment.table
-    names = [name for name in table.metrics if _comparable(name)]
-    if table.baseline is None or not names or len(rows) < 2:
-        return None
-    scored: dict[str, list[Scores]] = {}
-    labels = truth = None
-    for label, seeds in rows.items():
-        for row in seeds:
-            found, _, _ = judged_rows(Scorer(Bundle.load(out / "runs" / row.key), "cpu"), log, table.split)
-            scored.setdefault(label, []).append(found.scores)
-            labels, truth = found.labels, found.truth
-    assert labels is not None
-    population = log.schema.population
-    return compare(scored, labels, truth=truth, metrics=names, baseline=table.baseline, population=population)
+Groups = dict[str, dict[str, dict[str, str]]]
 
 
-def _comparable(name: str) -> bool:
-    parsed = MetricName.parse(name)
-    return parsed.metric in COMPARED and not parsed.slice
+def _table(table: TableSpec, runs: Mapping[str, Sequence[Outcome]]) -> tuple[dict[str, dict[str, Cell]], Groups]:
+    """Return the cells of one data set, and its groups by metric."""
+    rows: dict[str, list[RunRow]] = {
+        label: [found.row for found in seeds if found.row is not None] for label, seeds in runs.items()
+    }
+    cells: dict[str, dict[str, Cell]] = {label: {} for label in runs}
+    groups: Groups = {}
+    paired = comparable(table.metrics)
+    for metric in table.metrics:
+        found = _readings(metric, runs) if metric in paired else {}
+        against = {entry.system: entry for entry in _against(metric, table.baseline, found)}
+        for label, seeds in rows.items():
+            cells[label][metric] = cell(metric, seeds, against.get(label))
+        apart = _groups(metric, found)
+        if apart:
+            groups[metric] = apart
+    return cells, groups
 
 
-def _cell(metric: str, label: str, rows: Sequence[RunRow], compared: Comparison | None) -> Cell:
-    entries = [row.metrics.get(metric) for row in rows]
-    values = [None if entry is None else entry["value"] for entry in entries]
-    derived = any(entry is not None and entry["derived"] for entry in entries)
-    if not values or any(value is None for value in values):
-        reason = next((str(entry["undefined"]) for entry in entries if entry is not None and entry["undefined"]), None)
-        return Cell(None, seeds=len(rows), derived=derived, undefined=reason or _ABSENT)
-    logs = MetricName.parse(metric).metric == "pcoc"
-    numbers = np.array(values, np.float64)
-    scale = np.log(numbers) if logs else numbers
-    mean = float(scale.mean())
-    value, spread = math.exp(mean) if logs else mean, float(scale.std(ddof=1)) if len(scale) > 1 else None
-    cell = Cell(value, spread, len(rows), derived)
-    found = _difference(metric, label, compared)
-    if found is None:
-        return cell
-    return replace(cell, difference=found.value, low=found.low, high=found.high, verdict=found.verdict)
+def _readings(metric: str, runs: Mapping[str, Sequence[Outcome]]) -> dict[str, list[dict[str, Reading]]]:
+    """Return the readings of one metric by label; a file that went missing since is an error, not a gap."""
+    found: dict[str, list[dict[str, Reading]]] = {}
+    for label, seeds in runs.items():
+        for outcome in seeds:
+            kept = None if outcome.measured is None else Measured.load(outcome.measured, only=metric)
+            if kept is None or metric not in kept.readings:
+                fix = "run again with --resume"
+                raise DataError(Finding("data.corrupt_file", "a run's readings are gone", outcome.piece.key, fix=fix))
+            found.setdefault(label, []).append(dict(kept.readings))
+    return found
 
 
-def _difference(metric: str, label: str, compared: Comparison | None) -> Difference | None:
-    if compared is None or metric not in compared.differences:
-        return None
-    return next((found for found in compared.differences[metric] if found.system == label), None)
+def _against(
+    metric: str, baseline: str | None, found: Mapping[str, Sequence[Mapping[str, Reading]]]
+) -> Sequence[Difference]:
+    if baseline not in found or len(found) < 2:
+        return ()
+    return compare_readings(found, metrics=[metric], baseline=baseline).differences[metric]
 
 
-def _text(cell: Cell) -> str:
-    if cell.value is None:
-        return f"undefined ({cell.undefined})"
-    spread = "" if cell.seed_sd is None else f" ±{cell.seed_sd:.4f}"
-    sign = {"better": " +", "worse": " -", "cannot tell": " ="}.get(cell.verdict or "", "")
-    return f"{cell.value:.4f}{spread}{sign}{'*' if cell.derived else ''}"
+def _groups(metric: str, found: Mapping[str, Sequence[Mapping[str, Reading]]]) -> dict[str, dict[str, str]]:
+    """Return letters over all pairs: of runs with a head of their own, and apart from them of derived ones."""
+    derived = {label for label, seeds in found.items() if any(seed[metric].derived for seed in seeds)}
+    parts = {"head": found.keys() - derived, "derived": derived}
+    groups = {}
+    for name, labels in parts.items():
+        if len(labels) > 1:
+            own = {label: seeds for label, seeds in found.items() if label in labels}
+            groups[name] = compare_readings(own, metrics=[metric]).groups(metric)
+    return groups
+
+
+def _oracle(table: TableSpec, log: ExposureLog) -> dict[str, Cell]:
+    """Return the metrics of a world's true probabilities; empty where there is no truth.
+
+    Slices, whose rows the table's runs know by their own logs, have none.
+    """
+    truth = log.truth(table.split)
+    names = [name for name in table.metrics if "|" not in name]
+    if truth is None or not names:
+        return {}
+    found = oracle(log.split(table.split).labels(), truth, metrics=names, population=log.schema.population)
+    cells = {metric: Cell(None, undefined=ABSENT) for metric in table.metrics}
+    for name, entry in found.metrics.items():
+        if name in cells:
+            cells[name] = Cell(entry.value, undefined=entry.undefined)
+    return cells

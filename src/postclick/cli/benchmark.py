@@ -22,15 +22,17 @@ def benchmark(
         list[str] | None,
         typer.Option(metavar="NAME=PATH", help="Where a data set of the file is: raw rows or a LOG. Repeat."),
     ] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Runs made at once, a process of one thread each.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the runs that are whole and go on.")] = False,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run an experiment file in sequence and print its table: means over seeds, paired against the baseline.
+    """Run an experiment file and print its table: means over seeds, paired against the baseline.
 
     Data sets are simulated or prepared once and kept in BENCHMARK/shared; each run is a RUN under BENCHMARK/runs. A
-    grid is tuned on the validation rows alone, alike for every run.
+    grid is tuned on the validation rows alone, alike for every run. --jobs changes the time, not a byte of the result;
+    a run that fails ends no other, and its error is the last word. Ctrl-C at any moment, then --resume.
 
     Example: postclick benchmark experiments/selection.toml --out results
 
@@ -39,9 +41,9 @@ def benchmark(
     from postclick.benchmark import run_benchmark
 
     output = Output(as_json, quiet)
-    board = run_benchmark(experiment, out, data=_paths(data or []), resume=resume, force=force)
-    output.result({"benchmark": str(out), **board.to_dict()}, board.to_markdown())
-    output.note(f"wrote {out}")
+    board = run_benchmark(experiment, out, data=_paths(data or []), jobs=jobs, resume=resume, force=force)
+    output.result({"benchmark": str(out), **board.to_dict()}, board.tables_markdown())
+    output.note(f"wrote {out}; the test behind each sign: {out}/leaderboard.md")
 
 
 def _paths(assignments: list[str]) -> dict[str, str]:

@@ -29,15 +29,21 @@ def demo(
 
     Next: the same commands on a log of your own; the demo ends by naming them.
     """
-    from postclick.cli.demo_steps import CAPTION, build, demo_table
+    from postclick.cli.demo_steps import CAPTION, build, demo_table, draw
 
     output = Output(as_json, quiet)
     output.note("a demo-size world and its control; under two minutes on two cores")
     results, words = build(out, output.note)
+    page = draw(out, output.note)
+    shown = None if page is None else str(page)
     output.result(
-        {"folder": str(out), "worlds": results, "sentences": words}, demo_table(results), f"{CAPTION}\n", *words
+        {"folder": str(out), "worlds": results, "sentences": words, "report": shown},
+        *(demo_table(results), f"{CAPTION}\n"),
+        *words,
     )
     output.note(_next(out))
+    if page is not None:
+        output.note(f"\nthe report, to open in a browser: {page.resolve()}")
 
 
 def _next(out: Path) -> str:

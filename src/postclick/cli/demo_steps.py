@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from postclick.data.log import ExposureLog
 
-__all__ = ["CAPTION", "COLUMNS", "EXPOSURES", "NAMES", "SYSTEMS", "WORLDS", "build", "cell", "demo_table"]
+__all__ = ["CAPTION", "COLUMNS", "EXPOSURES", "NAMES", "SYSTEMS", "WORLDS", "build", "cell", "demo_table", "draw"]
 
 WORLDS = ("selection", "no-bias")
 SYSTEMS = ("mlp", "esmm")
 EXPOSURES = 200_000
+REPORT = "report.html"
 _KIND = "demo"
 NAMES = {"oracle": "oracle", "mlp": "mlp (clicks)", "esmm": "ESMM"}
 COLUMNS = (AUC, PCOC, RAW_PCOC, LOGLOSS, CLICKS)
@@ -84,6 +85,23 @@ def _world(folder: Path, world: str, say: Callable[[str], None], exposures: int,
         assert evaluation is not None, "a world is split by time, so it has a test split"
         metrics[system] = evaluation.to_dict()["metrics"]
     return metrics
+
+
+def draw(out: Path, say: Callable[[str], None]) -> Path | None:
+    """Write the report of the demo's runs into its folder; None where the extra ``report`` is not installed.
+
+    It holds seconds and versions, so the demo's manifest does not vouch for it.
+    """
+    from postclick.report import installed, write_report
+
+    if not installed():
+        say("no report: pip install 'postclick[report]' for a page with charts")
+        return None
+    say("drawing the report")
+    page = out / REPORT
+    runs = [out / world / system for world in WORLDS for system in SYSTEMS]
+    write_report(runs, page, logs=[out / world / "log" for world in WORLDS])
+    return page
 
 
 def _oracle(log: ExposureLog) -> dict[str, Any]:

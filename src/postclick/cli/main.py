@@ -15,11 +15,14 @@ from postclick.cli.benchmark import benchmark
 from postclick.cli.demo import demo
 from postclick.cli.evaluate import evaluate
 from postclick.cli.inspect import inspect
+from postclick.cli.neighbours import neighbours
 from postclick.cli.prepare import prepare
+from postclick.cli.report import report
 from postclick.cli.score import score
 from postclick.cli.simulate import simulate
 from postclick.cli.systems import systems
 from postclick.cli.train import train
+from postclick.cli.tune import tune
 from postclick.errors import ExitCode, Finding, PostclickError, StorageError, UsageError
 
 __all__ = ["app", "call", "main"]
@@ -43,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (simulate, prepare, inspect, train, evaluate, score, systems, benchmark, demo):
+for command in (simulate, prepare, inspect, train, evaluate, score, systems, neighbours, benchmark, tune, report, demo):
     app.command(help=_paragraphs(command.__doc__ or ""))(command)
 
 

@@ -29,7 +29,8 @@ def simulate(
     world: Annotated[
         str,
         typer.Option(
-            help="`selection`, its control `no-bias`, `behaviour` (actions in the shop), `reward` (a vector a row)."
+            help="`selection`, its control `no-bias`, `shop-path` (in-shop actions), `structure`, `contradiction`,"
+            " `hidden-confounder`, `thin-overlap`, `delayed`, `ali-ccp-like`, `livestream-like`, `reward`."
         ),
     ] = "selection",
     assignments: Set = None,

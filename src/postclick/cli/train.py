@@ -19,7 +19,7 @@ from postclick.errors import ExitCode, Finding, TrainingError, UsageError
 if TYPE_CHECKING:
     from postclick.run import RunConfig
 
-__all__ = ["configuration", "train"]
+__all__ = ["Device", "by_signal", "configuration", "stop_signals", "train"]
 
 
 class Device(StrEnum):
@@ -58,6 +58,8 @@ def train(
     Plain names of --set are arguments of the system (postclick systems --json); training.NAME and calibration.HEAD set
     the rest. Misspelt names stop with the likely spelling before anything is read.
 
+    --set propensity=logged --set training.propensity_bundle=RUN weighs by the CTR of a trained RUN or BUNDLE.
+
     Example: postclick train log --system esmm --out run --set embedding_size=16 --set training.batch_size=4096
 
     Next: postclick evaluate run log
@@ -68,7 +70,7 @@ def train(
     output = Output(as_json, quiet)
     flags = {"system": system, "seed": seed, "max_epochs": max_epochs, "device": device.value if device else None}
     settings = configuration(config, assignments or [], flags)
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         try:
             result = run(
                 log,
@@ -81,7 +83,7 @@ def train(
                 should_stop=lambda: bool(stop),
             )
         except TrainingError as error:
-            raise _by_signal(error, stop) from None
+            raise by_signal(error, stop) from None
     form = result.to_dict()
     for note in form["notes"]:
         output.note(note)
@@ -90,7 +92,7 @@ def train(
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """Collect Ctrl-C and SIGTERM, so that training ends after its step, saved; a second one ends it at once."""
     stop: list[int] = []
 
@@ -107,7 +109,7 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(each, handler)
 
 
-def _by_signal(error: TrainingError, stop: list[int]) -> TrainingError:
+def by_signal(error: TrainingError, stop: list[int]) -> TrainingError:
     """Give the exit code of the signal that came: 130 for Ctrl-C, 143 for SIGTERM."""
     if error.code == "train.interrupted" and signal.SIGINT in stop:
         return TrainingError(*error.findings, exit_code=ExitCode.INTERRUPTED)

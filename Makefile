@@ -7,7 +7,7 @@ TEST_WORKERS ?= auto
 # One thread of torch a worker, or the workers would fight over the cores (measured: four times the processor time).
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo test check lint types floors docs install slow faults clean
+.PHONY: demo test check lint types floors docs install slow faults browser clean
 
 install: $(STAMP)
 
@@ -20,7 +20,7 @@ demo: $(STAMP)
 	$(BIN)/postclick demo --out postclick-demo
 
 test: $(STAMP)
-	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow and not gpu and not faults' --numprocesses $(TEST_WORKERS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not slow and not gpu and not faults and not browser' --numprocesses $(TEST_WORKERS)
 
 check: lint types floors docs
 
@@ -43,6 +43,10 @@ slow: $(STAMP)
 
 faults: $(STAMP)
 	$(ONE_THREAD) $(BIN)/python -m pytest -m faults tests
+
+# The report in a real Chromium, its network off; the browser is the system's own, or playwright's.
+browser: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m browser tests/report
 
 clean:
 	rm -rf $(VENV) postclick-demo site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

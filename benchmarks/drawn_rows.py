@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from postclick.data.arrays import Exposures, Labels
 from postclick.data.log import BLOCK_ROWS, LogSpec, LogSplit, to_arrow
-from postclick.schema import Schema, SparseFeature
+from postclick.schema import Columns, Schema, Side, SparseFeature
 
 # SYSTEMS.md 13.2: the 18 single-valued columns of Ali-CCP as AITM prepares them
 ALI_CCP = (
@@ -63,13 +63,20 @@ def draw_action(click: NDArray[np.int8], conversion: NDArray[np.int8], seed: int
     return ((click == 1) & (np.random.default_rng((seed, 1)).random(len(click)) < rates)).astype(np.int8)
 
 
+def drawn_schema(fields: int) -> Schema:
+    """Return sides and ids as in Ali-CCP, repeated to `fields`: 9 columns of a user, 4 of an item, 5 others."""
+    sides: list[Side] = [*["user"] * 9, *["item"] * 4, *["context"] * 5]
+    features = tuple(SparseFeature(f"f{index}", sides[index % len(sides)]) for index in range(fields))
+    return Schema(features, Columns(user_id="f0", item_id="f9" if fields > 9 else None))
+
+
 def drawn_split(
     folder: Path, sizes: Sequence[int], rows: int, seed: int, *, action: bool = False
 ) -> tuple[LogSplit, LogSpec]:
     """Return drawn rows as a split on disk, and what is known of them; `action` adds that label."""
     ids, click, conversion = draw(rows, sizes, seed)
     acted = draw_action(click, conversion, seed) if action else None
-    schema = Schema(tuple(SparseFeature(f"f{index}") for index in range(len(sizes))))
+    schema = drawn_schema(len(sizes))
     split = write_split(folder / "train", ids, Labels(click, conversion, acted), sizes, schema)
     counts = float(click.sum()), float(conversion.sum()), None if acted is None else float(acted.sum())
-    return split, LogSpec(schema, len(sizes) + sum(sizes), rows, *counts)
+    return split, LogSpec(schema, len(sizes) + sum(sizes), rows, *counts, field_rows=tuple(sizes))

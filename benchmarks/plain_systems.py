@@ -139,6 +139,41 @@ class PlainAITM(nn.Module):
         return terms + 0.6 * torch.clamp(ctcvr - ctr, min=0).mean()
 
 
+class PlainCSTWA(nn.Module):
+    """Two tables, a gate, weights by quantiles of the last predictions; nothing is migrated."""
+
+    WINDOW, QUANTILES, EPSILON, CAP = 10_000, (0.10, 0.99), 3, 4
+
+    def __init__(self, sizes: Sequence[int], embedding: int) -> None:
+        super().__init__()
+        width = len(sizes) * embedding
+        self.tables = nn.ModuleDict({task: tables(sizes, embedding) for task in ("ctr", "ctcvr")})
+        self.click, self.both = (tower(width)[:-1] for _ in range(2))
+        self.gate_layer = nn.Linear(32, width)
+        self.click_head, self.both_head = nn.Linear(32, 1), nn.Linear(32, 1)
+        self.last = torch.zeros(0)
+
+    def weights(self, p: Tensor, bought: Tensor) -> Tensor:
+        if len(self.last) < self.WINDOW:
+            return torch.ones_like(p)
+        low, high = torch.quantile(self.last, torch.tensor(self.QUANTILES))
+        above = torch.where((p > high) & (bought == 0), (p / high) ** self.EPSILON, 1.0)
+        below = torch.where((p < low) & (bought == 1), (low / p) ** self.EPSILON, 1.0)
+        return (above * below).clamp(max=self.CAP)
+
+    def loss(self, ids: Tensor, click: Tensor, conversion: Tensor, action: Tensor) -> Tensor:  # noqa: ARG002
+        clicked = self.click(embed(self.tables["ctr"], ids))
+        gate = 2 * torch.sigmoid(self.gate_layer(clicked))
+        ctr = probability(self.click_head, clicked)
+        ctcvr = probability(self.both_head, self.both(embed(self.tables["ctcvr"], ids) * gate))
+        bought, p = click * conversion, ctr.detach()
+        terms = binary_cross_entropy(ctr, click)
+        terms = terms + binary_cross_entropy(ctcvr, bought, weight=self.weights(p, bought))
+        if self.training:
+            self.last = torch.cat([self.last, p])[-self.WINDOW :]
+        return terms + 0.6 * torch.clamp(ctcvr - ctr, min=0).mean()
+
+
 class PlainESM2(nn.Module):
     tasks = ("ctr", "action", "purchase_action", "purchase_other")
 
@@ -219,4 +254,5 @@ PLAIN: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
     "ddpo": PlainDDPO,
     "nise": PlainNISE,
     "chorus": PlainChorus,
+    "cstwa": PlainCSTWA,
 }

@@ -55,3 +55,11 @@ def test_quiet_wins_over_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_error_inside_is_not_swallowed() -> None:
     with pytest.raises(KeyError), progress.bar("reading", 1):
         raise KeyError("x")
+
+
+def test_a_line_before_long_work_goes_to_stderr_unless_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    progress.say("about 3 min")
+    progress.set_quiet(True)
+    progress.say("nothing")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "about 3 min\n")

@@ -95,3 +95,10 @@ def test_the_page_words_each_sign_and_sets_derived_heads_apart():
     assert "| far | a |" in head
     assert "near" not in head
     assert "| near | a |" in derived
+
+
+def test_a_slice_in_a_name_does_not_end_its_cell():
+    tables = {"d": {"a | b": {"cvr/auc@random|new-pair": Cell(0.6, 0.01, 3)}}}
+    means = tables_of(tables, ["cvr/auc@random|new-pair"], None, "run", [])
+    assert r"| d | cvr/auc@random\|new-pair |" in means
+    assert r"| a \| b | 0.6000 ±0.0100 |" in means

@@ -59,7 +59,9 @@ def markdown(
 
 
 def _lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *body]
+    # the | of a slice ("cvr/auc@random|new-pair") and of a label would end a cell
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (head, *body)]
+    rows = [escaped[0], ["---"] * len(head), *escaped[1:]]
     return "\n".join("|" + "|".join(row) + "|" if row[0] == "---" else "| " + " | ".join(row) + " |" for row in rows)
 
 

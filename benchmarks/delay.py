@@ -133,7 +133,7 @@ def report(folder: Path, world: str, seeds: Sequence[int], exposures: int, world
     return [
         f"**{world}**: {described(logs['censor'], World.open(folder / world / 'censor' / 'world'))}",
         "",
-        f"| trained | {' | '.join(METRICS)} | AUC against {BASELINE} | log-loss | PCOC |",
+        f"| trained | {' | '.join(METRICS)} | AUC against {BASELINE} | log-loss | size of ln PCOC |",
         "|---|" + "---:|" * 3 + "---|---|---|",
         *rows,
         "",

@@ -63,3 +63,36 @@ def test_a_line_before_long_work_goes_to_stderr_unless_quiet(capsys: pytest.Capt
     progress.say("nothing")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "about 3 min\n")
+
+
+def test_a_bar_inside_another_is_hushed_and_the_outer_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress.bar("outermost", 2) as advance, progress.hushed():
+        with progress.bar("innermost", 1) as inner:
+            inner(1)
+        advance(2, "all done")
+    text = terminal.getvalue()
+    assert "outermost" in text
+    assert "all done" in text
+    assert "innermost" not in text
+    with progress.bar("afterwards", 1):
+        pass
+    assert "afterwards" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_hushed_puts_back_what_was_before_also_after_an_error(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    progress.set_quiet(quiet)
+
+    def nested() -> None:
+        with progress.hushed():
+            with progress.hushed():
+                progress.say("inside")
+            progress.say("between")  # the inner one puts the outer one's hush back
+            raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        nested()
+    progress.say("after")
+    assert capsys.readouterr().err == ("" if quiet else "after\n")

@@ -191,8 +191,8 @@ def test_train_reads_file_set_and_flags_in_that_order(pipeline: Any, as_json: Ru
     assert used["arguments"]["tower"] == {"hidden": [6], "dropout": [0.0]}
     assert used["arguments"]["embedding_size"] == 4
     assert (used["training"]["batch_size"], used["training"]["max_epochs"]) == (800, 1)
-    heads = {head: used["calibration"][head] for head in ("ctr", "cvr", "ctcvr")}
-    assert heads == {"ctr": "isotonic", "cvr": "none", "ctcvr": "platt"}
+    usual = {"ctcvr": "platt", "fields": [], "weights": "off", "propensity": "ctr"}
+    assert used["calibration"] == usual | {"ctr": "isotonic", "cvr": "none"}
     assert made["metrics"]["cvr/auc@click"]["n"] > 0
     again = as_json("train", pipeline.log, "--config", tmp_path / "run" / "config.toml", "--out", tmp_path / "again")
     assert again["bundle"] == made["bundle"]  # a run's own configuration makes the same run

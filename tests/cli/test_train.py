@@ -12,12 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import postclick.run
 from postclick import files
+from postclick.bundle import Bundle, Scorer
 from postclick.cli.main import call
+from postclick.data.log import ExposureLog
 from postclick.errors import ExitCode, Finding, TrainingError
+from postclick.run.assessment import judged_rows
 from postclick.training.step import TrainingStep
 
 SETTINGS = [
@@ -34,12 +38,12 @@ def command(log: Path, out: Path, *more: str) -> list[str]:
     return ["train", str(log), "--system", "esmm", "--out", str(out), "--max-epochs", "2", *settings, *more]
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
-    """Send this process a signal inside a step."""
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals, system: str = "ESMM") -> None:
+    """Send this process a signal inside a step of a system, not of what it is pre-trained with."""
     original = TrainingStep.__call__
 
     def signalled(self: TrainingStep, batch: Any, index: int) -> bool:
-        if index == step:
+        if index == step and type(self.model).__name__ == system:
             os.kill(os.getpid(), number)
         return original(self, batch, index)
 
@@ -147,3 +151,35 @@ def test_sigterm_elsewhere_takes_half_made_outputs_away(tmp_path: Path) -> None:
     assert text.endswith("interrupted\n")
     assert "Traceback" not in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_d_is_cut_off_in_a_migrated_epoch_resumed_and_scored(
+    pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: Callable[..., Any]
+) -> None:
+    """Only ids migrate: the item's and the user's table rows are what moves, so the bundle has no vectors beside it."""
+    settings = ("migrator.reading=D", "migrator.neighbours=4", "escaper=off", "embedding_size=4", "tower.hidden=[8]")
+    settings += ("tower.dropout=[0.1]", "training.threads=1", "training.batch_size=500", "training.checks_per_epoch=1")
+
+    def cstwa(out: str, *more: str) -> list[str]:
+        words = [word for setting in settings for word in ("--set", setting)]
+        return ["train", str(pipeline.log), "--system", "cstwa", "--out", str(tmp_path / out), *words, *more]
+
+    epoch = -(-len(ExposureLog(pipeline.log).split("train")) // 500)
+    kill_at(monkeypatch, epoch + 2, signal.SIGTERM, "CSTWA")
+    error = as_json(*cstwa("cut"), "--max-epochs", 2, code=143)["error"]
+    assert error["findings"][0]["what"] == f"stopped: training is saved after {epoch + 3} steps"
+    monkeypatch.undo()
+    resumed = as_json(*cstwa("cut"), "--max-epochs", 2, "--resume")
+    whole = as_json(*cstwa("whole"), "--max-epochs", 2)
+    assert resumed["bundle"] == whole["bundle"]
+    assert resumed["training"]["best_epoch"] > 0
+    for name in ("manifest.json", "metrics.jsonl", "evaluation.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    bundle = Bundle.load(tmp_path / "cut")
+    assert bundle.model.reading == "D"
+    assert not any(list(side.buffers()) or list(side.parameters()) for side in bundle.model.sides.values())
+    as_json("score", tmp_path / "cut", pipeline.log, "--split", "test", "--out", tmp_path / "s.parquet")
+    scores = pq.read_table(tmp_path / "s.parquet")
+    judged, _, _ = judged_rows(Scorer(bundle, "cpu"), ExposureLog(pipeline.log), "test")
+    for head in ("ctr", "cvr", "ctcvr"):
+        assert scores[head].to_numpy() == pytest.approx(judged.scores.probability(head), abs=1e-6)

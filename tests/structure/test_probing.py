@@ -46,6 +46,17 @@ def test_the_reach_covers_the_share_of_true_neighbours_it_promises(clustered):
     assert hits / true.size >= 0.9
 
 
+def test_a_limit_cuts_the_reach_and_the_recall_it_foresees(clustered):
+    cells = cells_of(clustered)
+    free = measure_reach(cells, 8, 0.99, seed=0, threads=1)
+    assert free.recall >= 0.99
+    cut = measure_reach(cells, 8, 0.99, seed=0, threads=1, most=free.candidates // 4)
+    assert cut.candidates == free.candidates // 4
+    assert cut.cells <= free.cells
+    assert cut.recall < free.recall
+    assert measure_reach(cells, 8, 0.99, seed=0, threads=1, most=4000) == free
+
+
 def test_a_crowd_of_duplicates_needs_its_own_cell_alone():
     crowd = cells_of(np.ones((2000, 3), np.float32))
     assert measure_reach(crowd, 8, 0.99, seed=0, threads=1).candidates <= 64

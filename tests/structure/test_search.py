@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from postclick.errors import ConfigError, DataError
-from postclick.structure import neighbours, recall_at
+from postclick.structure import neighbours, recall_at, search
 from postclick.structure.estimate import EXACT_UP_TO
 
 
@@ -47,6 +47,28 @@ def test_the_method_is_chosen_by_size(clustered):
     assert neighbours(clustered, 2).method == "exact"
     many = np.resize(clustered, (EXACT_UP_TO + 1, 20))
     assert neighbours(many, 2).method == "approximate"
+
+
+def test_vectors_without_structure_are_compared_with_all_and_it_is_said(checked):
+    noise = np.random.default_rng(1).standard_normal((2000, 20), dtype=np.float32)
+    told: list[str] = []
+    found = neighbours(noise, 8, method="approximate", note=told.append)
+    assert (found.method, found.candidates, found.recall) == ("exact", 2000.0, 1.0)
+    assert "all pairs are compared" in told[1]
+    checked(noise, found.indices, found.similarities, 8)
+
+
+def test_a_search_that_would_not_end_is_cut_and_foresees_its_recall(monkeypatch):
+    noise = np.random.default_rng(1).standard_normal((4000, 20), dtype=np.float32)
+    monkeypatch.setattr(search, "_MOST_PAIRS", 4000 * 1500)
+    told: list[str] = []
+    found = neighbours(noise, 8, method="approximate", note=told.append)
+    assert found.method == "approximate"
+    assert found.candidates < 1500 + 128  # a cell is looked at whole
+    assert 0.5 < found.recall < 0.95
+    assert f"recall 0.99 would take too long; recall {found.recall:.3f} takes 1,500 candidates" in told[1]
+    measured = recall_at(noise, found, sample=4000).value
+    assert found.recall - 0.02 < measured < found.recall + 0.06  # the last cell is looked at whole: a little more
 
 
 @pytest.mark.parametrize("method", ["exact", "approximate"])

@@ -131,9 +131,12 @@ class Stages:
         return {**found, "arguments": plain(arguments), "device": self.device.type, "weigh": self.log.weigh}
 
     def _training(self, one: Pretraining) -> TrainingConfig:
-        """Return the run's settings with those of the pre-training over them; what names the run's terms stays out."""
+        """Return the run's settings with those of the pre-training over them; what is the run's alone stays out.
+
+        That is what names its terms, and what follows it: a stage is the same whether the run is watched or not.
+        """
         usual = TrainingConfig()
-        own = {name: getattr(usual, name) for name in ("balance", "stop_on", "propensity_bundle")}
+        own = {name: getattr(usual, name) for name in ("balance", "stop_on", "propensity_bundle", "tracking")}
         return replace(self.config.training, **(own | dict(one.training)))
 
     def provide(self, wanted: Sequence[Wanted], recorded: Path) -> list[StoredArrays]:

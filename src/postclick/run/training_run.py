@@ -35,6 +35,7 @@ from postclick.structure.storage import StoredArrays
 from postclick.training.loop import TrainingResult, train
 from postclick.training.non_finite import NON_FINITE
 from postclick.training.seeding import seed_torch
+from postclick.training.tracking import require_tracker
 
 __all__ = ["RunResult", "run"]
 
@@ -169,7 +170,8 @@ def _device(asked: str) -> torch.device:
 def _preflight(
     log: ExposureLog, config: RunConfig, allow_degenerate: bool, stages: Stages, propensity: PropensityBundle | None
 ) -> tuple[dict[str, Constant], tuple[Wanted, ...]]:
-    """Refuse what cannot work before anything is written: the system's arguments, the training labels, its stages.
+    """Refuse what cannot work before anything is written: the system's arguments, the training labels, its stages,
+    a tool to follow it with that is not installed.
 
     Returns the heads that are a constant prior, and what is to be prepared.
     """
@@ -179,6 +181,7 @@ def _preflight(
         spec = log.spec if propensity is None else replace(log.spec, given_propensity=True)
         model = build(config.system, spec, config.arguments)
     require_calibration(log, config, model)
+    require_tracker(config.training.tracking)
     wanted: tuple[Wanted, ...] = model.requires()
     if propensity is not None:
         require_reader(model, config.system)

@@ -6,7 +6,8 @@ All members of a cell look into the same cells, so one matrix product serves the
 
 a soft count of the members to which cell j is nearly the nearest: the sum of cosines would need 1.7 times as many
 candidates for a recall of .99, the largest cosine 1.4 times. How many candidates are looked at is measured, not set:
-the true neighbours of some members are found exactly, and the rank of the cells they lie in says how far to go.
+the true neighbours of some members are found exactly, and the rank of the cells they lie in says how far to go. Where
+that is further than `most`, the search stops there, and the recall that the same sample foresees is stated.
 """
 
 from __future__ import annotations
@@ -43,10 +44,13 @@ class Reach:
         Vectors that each vector is compared with, at least.
     cells
         Cells that are ranked for a cell: its nearest by centre. All of them where that is their number.
+    recall
+        Share of the sample's true neighbours that lie so near. The recall wished or more, unless `most` cut it short.
     """
 
     candidates: int
     cells: int
+    recall: float = 1.0
 
 
 def candidates(
@@ -87,10 +91,21 @@ def _scores(centres: NDArray[np.float32], members: NDArray[np.float32], own: NDA
     return scores
 
 
-def measure_reach(cells: Cells, k: int, recall: float, *, seed: int, threads: int) -> Reach:
+def measure_reach(cells: Cells, k: int, recall: float, *, seed: int, threads: int, most: int | None = None) -> Reach:
     """Return how far to look for a share `recall` of the k nearest, from 512 members whose neighbours are known.
 
     A neighbour that is as similar as the k-th counts wherever it lies; neighbours of cosine 0 or less do not count.
+
+    Parameters
+    ----------
+    cells
+        The sorted vectors.
+    k, recall
+        Neighbours each, and the share of them that shall be found.
+    seed, threads
+        Draws the members; threads to work with.
+    most
+        Candidates that may be looked at, and four times the cells that may be ranked; None: no limit.
     """
     rng = np.random.default_rng([seed, 1])
     share = cells.sizes / len(cells.store)
@@ -105,8 +120,11 @@ def measure_reach(cells: Cells, k: int, recall: float, *, seed: int, threads: in
     allowed = (1.0 - recall) * _MARGIN
     reach = int(np.quantile(rows, 1.0 - allowed, method="higher"))
     nearest = int(np.quantile(ranks, 1.0 - allowed / 4.0, method="higher"))
+    if most is not None:
+        reach, nearest = min(reach, most), min(nearest, max(1, most // 4))
     mean = max(1.0, len(cells.store) / len(share))
-    return Reach(reach, min(len(share), max(nearest, int(2 * reach / mean)) + 1))
+    ranked = min(len(share), max(nearest, int(2 * reach / mean)) + 1)
+    return Reach(reach, ranked, float(np.mean((rows <= reach) & (ranks < ranked))))
 
 
 def _needed(cells: Cells, drawn: NDArray[Any], k: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:

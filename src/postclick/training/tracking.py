@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from postclick.errors import ConfigError, Finding
 
-__all__ = ["FOLDER", "TRACKERS", "Following", "Tracker", "TrackingName", "follow", "scalars"]
+__all__ = ["FOLDER", "TRACKERS", "Following", "Tracker", "TrackingName", "follow", "require_tracker", "scalars"]
 
 TrackingName = Literal["tensorboard", "mlflow"]
 FOLDER = "tracking"
@@ -47,6 +47,11 @@ def scalars(check: Check) -> dict[str, float]:
 class TensorBoard:
     """Writes event files; raises ImportError where TensorBoard is not installed."""
 
+    @staticmethod
+    def require() -> None:
+        """Raise ImportError where it cannot be made."""
+        import torch.utils.tensorboard  # noqa: F401
+
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
@@ -71,13 +76,20 @@ class TensorBoard:
 class MLflow:
     """Makes an MLflow run; raises ImportError where MLflow is not installed."""
 
-    def __init__(self, folder: Path) -> None:
-        import mlflow
+    @staticmethod
+    def require() -> None:
+        """Raise ImportError where it cannot be made."""
+        import mlflow  # noqa: F401
 
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             import alembic  # noqa: F401 - MLflow asks for both at its first write, which is too late to say so
             import sqlalchemy  # noqa: F401
 
+    def __init__(self, folder: Path) -> None:
+        self.require()
+        import mlflow
+
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
             folder.mkdir(parents=True, exist_ok=True)
             mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
         self.client: Any = mlflow
@@ -115,6 +127,30 @@ class Following:
             self.tracker.on_check(entry)
 
 
+def require_tracker(name: str | None) -> None:
+    """Refuse a tool that is not installed, before anything is written or trained.
+
+    Raises
+    ------
+    ConfigError
+        It is not installed: names the extra.
+    """
+    if name is not None:
+        with _named(name):
+            getattr(TRACKERS[name], "require", lambda: None)()  # a tracker of one's own need not have it
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turn a missing module into an error that names the extra."""
+    try:
+        yield
+    except ImportError as error:
+        what = f"{name} is not installed ({error})"
+        fix = "pip install 'postclick[tracking]', or set training.tracking=off"
+        raise ConfigError(Finding("config.value", what, "training.tracking", fix=fix)) from error
+
+
 @contextlib.contextmanager
 def follow(
     name: str | None,
@@ -143,12 +179,8 @@ def follow(
     if name is None or folder is None:
         yield Following(None, on_check)
         return
-    try:
+    with _named(name):
         tracker = TRACKERS[name](folder / FOLDER)
-    except ImportError as error:
-        what = f"{name} is not installed ({error})"
-        fix = "pip install 'postclick[tracking]', or set training.tracking=off"
-        raise ConfigError(Finding("config.value", what, "training.tracking", fix=fix)) from error
     tracker.on_start(settings)
     following = Following(tracker, on_check)
     try:

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from postclick.report.facts import (
-    Cell,
-    Contestant,
-    Curve,
-    Delay,
-    Figures,
-    Funnel,
-    LogFacts,
-    Pair,
-    RunFacts,
-    Study,
-    Trial,
-)
+from postclick.report.facts import Cell, Contestant, Curve, Figures, Pair, RunFacts, Study, Trial
+from postclick.report.log_facts import Delay, Funnel, LogFacts
 from postclick.report.page import page
 from postclick.report.sections import sections
 

@@ -79,3 +79,35 @@ def test_the_grid_and_the_one_setting_that_differs_are_told(folder: Path) -> Non
     assert "One setting at a time" in titles
     assert "Every setting that was tried" in titles
     assert any(title.startswith("The grid over training.l2") for title in titles)
+
+
+def test_what_the_leaderboard_says_of_data_pairs_and_letters_is_read(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    (study,) = collect([folder]).studies
+    board = json.loads((folder / "leaderboard.json").read_text("utf-8"))
+    facts = board["data"]["small"]
+    assert study.table is not None
+    assert (study.table.users, study.table.items, study.table.features) == tuple(
+        facts[name] for name in ("users", "items", "features")
+    )
+    assert [found.split for found in study.table.splits] == ["train", "valid", "test"]
+    assert study.groups == board["groups"]["small"]
+    cell, pair = board["tables"]["small"]["mlp"]["cvr/auc@world"], study.pair("cvr/auc@world", "mlp")
+    assert pair is not None
+    assert (pair.gain, pair.p, pair.method) == (cell["gain"], cell["p_holm"], cell["method"])
+
+    for name in ("data", "groups"):  # as an older version wrote it
+        del board[name]
+    for row in board["tables"]["small"].values():
+        for entry in row.values():
+            for name in ("gain", "p_holm", "needed", "method"):
+                entry.pop(name, None)
+    shutil.copytree(folder, tmp_path / "old")
+    (tmp_path / "old" / "leaderboard.json").write_text(json.dumps(board), "utf-8")
+    (old,) = collect([tmp_path / "old"]).studies
+    assert old.table is None
+    assert old.groups == {}
+    found = old.pair("cvr/auc@world", "mlp")
+    assert found is not None
+    assert (found.value, found.gain) == (pair.value, None)

@@ -102,7 +102,7 @@ def test_each_section_shows_the_numbers_behind_it(html: str) -> None:
         "training": ["0.3700", "0.05000", "Kept: step 10 of 20"],
         "gates": ["95.8\u202f%", "Collapsed: ctr 0"],
         "settings": ["embedding_size: 8 → 16", "+0.0100", "+0.012 [+0.004, +0.020]", "training.l2 = 1e-06", "chosen"],
-        "delay": ["55.0\u202f%", "7 rows are censored"],
+        "delay": ["55.0\u202f%", "7 training rows are censored"],
         "provenance": ["embedding_size", "bbbbbbbbbbbb"],
         "terms": ["@click", "PCOC", "guessing"],
     }

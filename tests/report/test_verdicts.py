@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from postclick.report.facts import Funnel, Pair
+from postclick.report.facts import Pair
+from postclick.report.log_facts import Funnel
 from postclick.report.verdicts import pair_verdict, verdicts
 
 
@@ -78,3 +79,11 @@ def test_many_open_comparisons_are_one_sentence(study: Any) -> None:
 
 def test_a_collapsed_expert_is_named(study: Any) -> None:
     assert "experts: ESMM: expert 0 of task ctr gets 4.2% of the weight" in said(study)
+
+
+def test_a_level_far_from_1_inside_a_wide_interval_is_not_called_right(study: Any) -> None:
+    first = study.contestants[0]
+    wide = {"cvr/pcoc@click": {"value": 0.73, "low": 0.55, "high": 1.05}}
+    text = said(replace(study, contestants=(replace(first, run=replace(first.run, metrics=wide)),)))
+    assert "Cannot tell whether the mean CVR on clicks is right for ESMM: PCOC 0.730 [0.550, 1.050]" in text
+    assert "is right for" not in text.replace("whether the mean CVR on clicks is right for", "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from postclick.errors import escaped
-from postclick.report.words import count, number, percent, plain, signed
+from postclick.report.words import count, gain, number, percent, plain, signed
 
 __all__ = [
     "Board",
@@ -28,13 +28,14 @@ __all__ = [
 ]
 
 Value = str | float | int | None
+BoardRow = tuple[str, str, str, tuple[tuple[str, str, str, str], ...]]
 Tone = Literal["good", "bad", "unsure", "note"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its heading, and how its numbers are written (`text, number, count, percent, signed`)."""
+    """A column of a table: its heading, and how its numbers are written (`text, count, percent, ...`)."""
 
     title: str
     kind: str = "text"
@@ -49,6 +50,7 @@ class Column:
             "count": count,
             "percent": percent,
             "signed": signed,
+            "gain": gain,
             "number": number,
             "text": number,
         }
@@ -203,7 +205,11 @@ class Board:
     metrics
         (words, full name) of each column.
     rows
-        (label, system, note, cells); a cell is (value, spread, verdict).
+        (label, system, note, cells); a cell is (value, spread, verdict, what else there is to say).
+    apart
+        Rows set apart below the others, such as those of derived heads.
+    apart_title
+        What they are.
     table
         The same with every number, for the CSV.
     caption
@@ -211,9 +217,11 @@ class Board:
     """
 
     metrics: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, str, str, tuple[tuple[str, str, str], ...]], ...]
+    rows: tuple[BoardRow, ...]
     table: Table
     caption: str
+    apart: tuple[BoardRow, ...] = ()
+    apart_title: str = ""
 
 
 @dataclass(frozen=True)
@@ -237,7 +245,9 @@ class Part:
     groups
         Of figures.
     tables
-        Tables without a drawing.
+        Tables without a drawing, folded.
+    first
+        Tables that stand open, before all figures.
     """
 
     title: str = ""
@@ -248,17 +258,18 @@ class Part:
     board: Board | None = None
     groups: tuple[Group, ...] = ()
     tables: tuple[Figure, ...] = ()
+    first: tuple[Figure, ...] = ()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to show."""
-        parts = (self.text, self.bullets, self.funnels, self.facts, self.board, self.groups, self.tables)
+        parts = (self.text, self.bullets, self.funnels, self.facts, self.board, self.groups, self.tables, self.first)
         return not any(parts)
 
     @property
     def shown(self) -> tuple[Figure, ...]:
         """Every figure and table."""
-        return tuple(figure for group in self.groups for figure in group.figures) + self.tables
+        return self.first + tuple(figure for group in self.groups for figure in group.figures) + self.tables
 
     @classmethod
     def drawn(cls, figures: Iterable[Figure], **others: Any) -> Part:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from postclick import files
-from postclick.report.facts import Cell, Contestant, LogFacts, Pair, RunFacts, Study, Trial
+from postclick.report.facts import Cell, Contestant, Pair, RunFacts, Study, Trial
 from postclick.report.folders import corrupt, json_lines, read_log, read_run, remembered_log
+from postclick.report.log_facts import DataTable, Funnel, LogFacts
+from postclick.report.words import settled
 
 __all__ = ["SHARED", "read_benchmark", "shared_logs"]
 
 SHARED = "shared"
 _ORACLE = "oracle"
+_ORDER = {"train": 0, "valid": 1, "test": 2}
 
 
 def shared_logs(folder: Path) -> dict[str, Path]:
@@ -77,11 +81,12 @@ def _study(
     runs = [entry.run for entry in contestants if entry.run is not None]
     baseline = board.get("baseline")
     grid = experiment.get("grid", {})
+    facts = _data_table(board.get("data", {}).get(data))
     metric = str(grid.get("metric") or "the validation loss that early stopping reads")
     return Study(
         name=data,
         origin=origin,
-        log=_log(data, runs, logs),
+        log=_log(data, runs, logs, facts),
         contestants=tuple(contestants),
         metrics=_measured(board["metrics"], table),
         pairs=tuple(_pairs(table, baseline)),
@@ -90,6 +95,8 @@ def _study(
         trials=tuple(_trials(line for line in mine if line["stage"] == "grid")),
         grid_metric=metric,
         notes=tuple(str(note) for note in board.get("notes", ())),
+        groups=board.get("groups", {}).get(data, {}),
+        table=facts,
     )
 
 
@@ -98,15 +105,27 @@ def _measured(metrics: Iterable[str], table: Mapping[str, Any]) -> tuple[str, ..
     return tuple(name for name in metrics if any(row.get(name, {}).get("value") is not None for row in table.values()))
 
 
-def _log(data: str, runs: Sequence[RunFacts], logs: Mapping[str, Path]) -> LogFacts:
+def _data_table(form: Mapping[str, Any] | None) -> DataTable | None:
+    """Read Table 1; a leaderboard of an older version has none."""
+    if form is None:
+        return None
+    splits = tuple(
+        Funnel(split, int(found["rows"]), int(found["clicks"]), int(found["conversions"]), found.get("actions"))
+        for split, found in sorted(form["splits"].items(), key=lambda entry: _ORDER.get(entry[0], len(_ORDER)))
+    )
+    return DataTable(form.get("users"), form.get("items"), form.get("features"), splits)
+
+
+def _log(data: str, runs: Sequence[RunFacts], logs: Mapping[str, Path], table: DataTable | None) -> LogFacts:
     known = next((logs[run.log] for run in runs if run.log in logs), None)
     if known is not None:
         return read_log(known, data)
-    return remembered_log(runs, data) if runs else LogFacts(data, "", False, ())
+    found = remembered_log(runs, data) if runs else LogFacts(data, "", False, ())
+    return found if table is None else replace(found, funnels=table.splits)
 
 
 def _oracle(row: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(cell["value"]) for name, cell in row.items() if cell.get("value") is not None}
+    return {name: settled(float(cell["value"])) for name, cell in row.items() if cell.get("value") is not None}
 
 
 def _contestant(
@@ -144,7 +163,9 @@ def _pairs(table: Mapping[str, Any], baseline: str | None) -> Iterable[Pair]:
             if all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
                 value, low, high = map(float, ends)
                 needed = str(cell.get("needed") or "")
-                yield Pair(name, label, baseline, value, low, high, cell["verdict"], needed, int(cell["seeds"]))
+                tested = {"gain": cell.get("gain"), "p": cell.get("p_holm"), "method": str(cell.get("method") or "")}
+                seeds = int(cell["seeds"])
+                yield Pair(name, label, baseline, value, low, high, cell["verdict"], needed, seeds, **tested)
 
 
 def _trials(lines: Iterable[Mapping[str, Any]]) -> Iterable[Trial]:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from postclick.report.facts import Curve, Delay
+from postclick.report.facts import Curve
 from postclick.report.forest import FAINT, INK, SERIES, SOFT, WIDTH, domain_of, themed, values
+from postclick.report.log_facts import Delay
 from postclick.report.svg import rendered
 from postclick.report.words import plain
 
@@ -17,6 +18,7 @@ MOST_SERIES = 4
 """Lines that one chart can hold and still be read."""
 _ACCENT = "var(--accent)"
 _PLOT = WIDTH - 60
+_HOURS = (1 / 60, 0.1, 1, 6, 24, 72, 240, 720, 2160, 8760)
 
 
 def _names(names: Sequence[str]) -> dict[str, str]:
@@ -228,8 +230,12 @@ def delay(found: Delay, label: str) -> str:
     import altair as alt
 
     rows = [{"hours": age / 3600.0, "arrived": share} for age, share in zip(found.age, found.arrived, strict=True)]
-    wide = rows[0]["hours"] > 0 and rows[-1]["hours"] / rows[0]["hours"] > 50
-    x = alt.X("hours:Q", scale=alt.Scale(type="log" if wide else "linear"), title="hours after the click")
+    first, last = rows[0]["hours"], rows[-1]["hours"]
+    wide = first > 0 and last / first > 50
+    marks = [mark for mark in _HOURS if first <= mark <= last] if wide else []
+    axis = alt.Axis(values=marks, format="~g") if len(marks) > 1 else alt.Axis(tickCount=5)
+    scale = alt.Scale(type="log", domain=[first, last], nice=False) if wide else alt.Scale(type="linear")
+    x = alt.X("hours:Q", scale=scale, axis=axis, title="hours after the click" + (" (log scale)" if wide else ""))
     y = alt.Y(
         "arrived:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="~%"), title="conversions that have come"
     )

@@ -172,7 +172,9 @@ def _missing(studies: Sequence[Study]) -> list[str]:
     for study in studies:
         runs = [entry.run for entry in study.contestants if entry.run is not None]
         lacks = [] if study.log.known else ["the ledger, the audit and the fields of the log"]
-        lacks += [] if any(run.curves for run in runs) else [_NEEDS_ROWS]
+        curves = any(run.curves for run in runs)
+        lacks += [] if curves else [_NEEDS_ROWS]
+        lacks += ["paired verdicts"] if curves and len(study.contestants) > 1 and not study.pairs else []
         if lacks and runs:
             found.append(f"{study.name}: {', and '.join(lacks)} need the LOG; add --log LOG to show them.")
         silent = [run.name for run in runs if not run.metrics]

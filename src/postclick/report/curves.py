@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from postclick.report.facts import Curve
+from postclick.evaluation.tables import CalibrationTables
+from postclick.report.facts import Curve, Slices
 
 if TYPE_CHECKING:
     from postclick.evaluation import EvaluationRows
     from postclick.metrics.reliability import Reliability
 
-__all__ = ["BINS", "curves_of", "scored_curves", "wilson"]
+__all__ = ["BINS", "curves_of", "scored_curves", "scored_slices", "slices_of", "wilson"]
 
 BINS = 15
 _LEAST_ROWS = 100
@@ -40,6 +41,23 @@ def curves_of(evaluation: Mapping[str, Any]) -> tuple[Curve, ...]:
         columns = ("predicted", "observed", "rows", "low", "high")
         found.append(Curve(str(place), *(tuple(float(entry[key]) for entry in bins) for key in columns)))
     return tuple(found)
+
+
+def slices_of(evaluation: Mapping[str, Any]) -> Slices:
+    """Return the tested slices that an evaluation carries, key ``slices``; none in one of an older version."""
+    form = evaluation.get("slices")
+    return Slices() if not form else _slices(CalibrationTables.from_dict({"reliability": {}, "slices": form}))
+
+
+def scored_slices(rows: EvaluationRows, population: str) -> Slices:
+    """Return the level of every slice of the columns that `rows` carry, tested all together; none without columns."""
+    from postclick.evaluation.calibration import calibration_tables
+
+    return _slices(calibration_tables(rows, rows.samples(population))) if rows.slices else Slices()
+
+
+def _slices(tables: CalibrationTables) -> Slices:
+    return Slices(tables.ratios, tables.spread, tables.tested, tables.level, tables.verdict)
 
 
 def scored_curves(rows: EvaluationRows, population: str) -> tuple[Curve, ...]:

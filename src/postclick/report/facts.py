@@ -6,121 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from postclick.evaluation.tables import SliceRatio
+from postclick.report.log_facts import DataTable, Funnel, LogFacts
+
 __all__ = [
     "Cell",
     "Contestant",
     "Curve",
-    "Delay",
     "Figures",
-    "Funnel",
-    "LogFacts",
     "Pair",
     "RunFacts",
+    "Slices",
     "Study",
     "Trial",
 ]
-
-
-@dataclass(frozen=True)
-class Funnel:
-    """What happened on the rows of one split.
-
-    Parameters
-    ----------
-    split
-        ``train``, ``valid`` or ``test``.
-    rows, clicks, conversions
-        Counts.
-    actions
-        Rows with an in-shop action; None where the log has none.
-    """
-
-    split: str
-    rows: int
-    clicks: int
-    conversions: int
-    actions: int | None = None
-
-
-@dataclass(frozen=True)
-class Delay:
-    """How late conversions come: share of them that has arrived by each age.
-
-    Parameters
-    ----------
-    age
-        [K] ages in seconds, ascending.
-    arrived
-        [K] share of the conversions that came within that age of their click.
-    immature
-        Rows whose window has not closed, or None.
-    words
-        What the log says of it.
-    """
-
-    age: tuple[float, ...]
-    arrived: tuple[float, ...]
-    immature: int | None = None
-    words: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class LogFacts:
-    """A LOG, or what a RUN still knows of the one it was trained on.
-
-    Parameters
-    ----------
-    name
-        For people.
-    hash
-        Identity of the log.
-    known
-        Whether the LOG's own files were read; otherwise only counts that a RUN carries are here.
-    funnels
-        One a split.
-    read, kept
-        Rows that came in and that stayed; None where not known.
-    rejected, filtered
-        Reason -> rows.
-    view_through, set_click
-        Conversions without a click, by what was done about them.
-    split
-        How the splits were made, in words.
-    fields
-        Feature -> (kind, side).
-    distinct
-        Feature -> distinct values.
-    unseen
-        Feature -> share of the test values that training did not see.
-    verdicts
-        (level, sentence) of the audit.
-    simulated
-        Whether the true probabilities are stored beside the rows.
-    delay
-        Where conversions have times.
-    """
-
-    name: str
-    hash: str
-    known: bool
-    funnels: tuple[Funnel, ...]
-    read: int | None = None
-    kept: int | None = None
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    filtered: Mapping[str, int] = field(default_factory=dict)
-    view_through: int = 0
-    set_click: int = 0
-    split: str = ""
-    fields: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    distinct: Mapping[str, int] = field(default_factory=dict)
-    unseen: Mapping[str, float] = field(default_factory=dict)
-    verdicts: tuple[tuple[str, str], ...] = ()
-    simulated: bool = False
-    delay: Delay | None = None
-
-    def funnel(self, split: str) -> Funnel | None:
-        """Return the funnel of a split, or None."""
-        return next((found for found in self.funnels if found.split == split), None)
 
 
 @dataclass(frozen=True)
@@ -145,6 +44,31 @@ class Curve:
     rows: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Predicted over observed of every slice, tested all together: key ``slices`` of an evaluation.
+
+    Parameters
+    ----------
+    ratios
+        ``HEAD@POPULATION|column`` -> its slices, the least likely to be calibrated first.
+    spread
+        ``HEAD@POPULATION|column`` -> standard deviation over slices of observed / predicted, noise taken out.
+    tested
+        ``HEAD@POPULATION`` -> how many slices of all columns were tested together.
+    level
+        Nominal coverage.
+    verdict
+        Sentences on the worst slices.
+    """
+
+    ratios: Mapping[str, tuple[SliceRatio, ...]] = field(default_factory=dict)
+    spread: Mapping[str, float] = field(default_factory=dict)
+    tested: Mapping[str, int] = field(default_factory=dict)
+    level: float = 0.95
+    verdict: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,6 +105,8 @@ class RunFacts:
         Of the training: versions, device, seconds; no part of what is hashed.
     trained
         Rows, clicks and conversions it was trained on.
+    slices
+        Its level slice by slice, tested.
     """
 
     name: str
@@ -199,6 +125,7 @@ class RunFacts:
     curves: tuple[Curve, ...]
     record: Mapping[str, Any]
     trained: Funnel
+    slices: Slices = field(default_factory=Slices)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -258,6 +185,12 @@ class Pair:
         What would tell, in words; "" where nothing is missing or known.
     seeds
         Of `system`.
+    gain
+        The difference over the metric of `against`; None where neither is known, and for PCOC.
+    p
+        Two-sided, adjusted by Holm over the systems of the metric: it decides the verdict.
+    method
+        How it was tested.
     """
 
     metric: str
@@ -269,6 +202,9 @@ class Pair:
     verdict: str
     needed: str = ""
     seeds: int = 1
+    gain: float | None = None
+    p: float | None = None
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -346,6 +282,10 @@ class Study:
         What the grid chose by, in words.
     notes
         What a reader must know.
+    groups
+        Metric -> ``head`` or ``derived`` -> label -> letters; those that share a letter cannot be told apart.
+    table
+        Table 1 of the data, of a benchmark.
     """
 
     name: str
@@ -359,6 +299,8 @@ class Study:
     trials: tuple[Trial, ...] = ()
     grid_metric: str = ""
     notes: tuple[str, ...] = ()
+    groups: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+    table: DataTable | None = None
 
     def pair(self, metric: str, label: str) -> Pair | None:
         """Return the comparison of `label` with the baseline, or None."""

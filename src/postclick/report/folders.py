@@ -11,8 +11,9 @@ from typing import Any
 
 from postclick import files
 from postclick.errors import DataError, Finding, InputMissingError
-from postclick.report.curves import curves_of
-from postclick.report.facts import Funnel, LogFacts, RunFacts
+from postclick.report.curves import curves_of, slices_of
+from postclick.report.facts import RunFacts
+from postclick.report.log_facts import Funnel, LogFacts
 
 __all__ = ["corrupt", "json_lines", "read_log", "read_run", "remembered_log", "short_names"]
 
@@ -85,6 +86,7 @@ def read_run(folder: Path, name: str) -> RunFacts:
             curves=curves_of(evaluation),
             record=record,
             trained=trained,
+            slices=slices_of(evaluation),
         )
 
 
@@ -141,7 +143,8 @@ def read_log(folder: Path, name: str) -> LogFacts:
 
 def _funnel(split: str, entry: Mapping[str, Any], acts: bool) -> Funnel:
     rows, clicks, conversions = (int(entry[word]) for word in ("rows", "clicks", "conversions"))
-    return Funnel(split, rows, clicks, conversions, int(entry["actions"]) if acts else None)
+    actions = int(entry["actions"]) if acts else None
+    return Funnel(split, rows, clicks, conversions, actions, int(entry.get("censored", 0)))
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from postclick.report.curves import scored_curves
-from postclick.report.facts import Contestant, Curve, Delay, Pair, RunFacts, Study
+from postclick.report.curves import scored_curves, scored_slices
+from postclick.report.facts import Contestant, Curve, Pair, RunFacts, Slices, Study
+from postclick.report.log_facts import Delay
+from postclick.report.words import settled
 
 if TYPE_CHECKING:
     from postclick.data.log import ExposureLog
@@ -53,7 +55,7 @@ def judged(study: Study, log: Path, folders: Mapping[str, Path], by: Sequence[st
 
     opened = ExposureLog(log)
     population = opened.schema.population
-    curves: dict[str, tuple[Curve, ...]] = {}
+    curves: dict[str, tuple[tuple[Curve, ...], Slices]] = {}
     scores: dict[str, list[Scores]] = {}
     rows = None
     for contestant in study.contestants:
@@ -66,7 +68,7 @@ def judged(study: Study, log: Path, folders: Mapping[str, Path], by: Sequence[st
             rows, _, _ = judged_rows(Scorer(bundle, "cpu"), opened, _SPLIT, by)
             scores.setdefault(contestant.label, []).append(rows.scores)
             if name == run.name:
-                curves[name] = scored_curves(rows, population)
+                curves[name] = scored_curves(rows, population), scored_slices(rows, population)
     if rows is None:
         return study
     contestants = tuple(_with_curves(entry, curves) for entry in study.contestants)
@@ -83,13 +85,15 @@ def _members(run: RunFacts, folders: Mapping[str, Path]) -> list[str]:
     return [name for name in folders if name == run.name or name.startswith(f"{run.name}\n")]
 
 
-def _with_curves(contestant: Contestant, curves: Mapping[str, tuple[Curve, ...]]) -> Contestant:
+def _with_curves(contestant: Contestant, found: Mapping[str, tuple[tuple[Curve, ...], Slices]]) -> Contestant:
     run = contestant.run
-    if run is None or run.name not in curves:
+    if run is None or run.name not in found:
         return contestant
+    curves, slices = found[run.name]
     known = {curve.place for curve in run.curves}
-    more = tuple(curve for curve in curves[run.name] if curve.place not in known)
-    return replace(contestant, run=replace(run, curves=run.curves + more))
+    more = tuple(curve for curve in curves if curve.place not in known)
+    slices = slices if slices.ratios else run.slices
+    return replace(contestant, run=replace(run, curves=run.curves + more, slices=slices))
 
 
 def _oracle(rows: EvaluationRows, log: ExposureLog, metrics: Sequence[str]) -> dict[str, float]:
@@ -100,7 +104,7 @@ def _oracle(rows: EvaluationRows, log: ExposureLog, metrics: Sequence[str]) -> d
     if truth is None or not metrics:
         return {}
     found = oracle(rows.labels, truth, metrics=list(metrics), split=_SPLIT, population=log.schema.population)
-    return {name: metric.value for name, metric in found.metrics.items() if metric.value is not None}
+    return {name: settled(metric.value) for name, metric in found.metrics.items() if metric.value is not None}
 
 
 def arrivals(log: ExposureLog) -> Delay | None:
@@ -149,6 +153,9 @@ def _compared(
             entry.verdict,
             entry.needed,
             entry.seeds[0],
+            gain=None if "/pcoc" in name or not entry.reference else entry.value / abs(entry.reference),
+            p=entry.p_holm,
+            method=entry.method,
         )
         for name, entries in found.differences.items()
         for entry in entries

@@ -127,13 +127,22 @@ def _levels(study: Study) -> Iterator[Bullet]:
 
 def _level(metric: str, entries: Mapping[str, Mapping[str, Any]]) -> Iterator[Bullet]:
     wrong = {label: entry for label, entry in entries.items() if not _near(entry)}
-    right = {label: entry for label, entry in entries.items() if label not in wrong}
+    vague = {label: entry for label, entry in entries.items() if _inside(entry) and not _close(entry)}
+    right = {label: entry for label, entry in entries.items() if label not in wrong and label not in vague}
     where = _WHERE[metric]
     if right:
         exact = all(_inside(entry) for entry in right.values())
         word = "right" if exact else f"right to {_NEAR:.0%} or within its interval"
         text = f"The mean CVR {where} is {word} for {_listed(list(right))} (PCOC {_spread(right)})."
         yield Bullet("good", "level", text)
+    for label, entry in list(vague.items())[:_FEW]:
+        ends = interval(entry["value"], entry.get("low"), entry.get("high"))
+        text = f"Cannot tell whether the mean CVR {where} is right for {plain(label, 40)}: PCOC {ends}."
+        yield Bullet("unsure", "level", text)
+    if len(vague) > _FEW:
+        more = list(vague)[_FEW:]
+        text = f"Nor for {_listed(more)} (PCOC {_spread({label: vague[label] for label in more})})."
+        yield Bullet("unsure", "level", text)
     off = sorted(wrong.items(), key=lambda item: -abs(math.log(item[1]["value"])))
     if len(off) <= _FEW:
         yield from (level_verdict(label, entry, where) for label, entry in off)
@@ -164,7 +173,11 @@ def _inside(entry: Mapping[str, Any]) -> bool:
 
 
 def _near(entry: Mapping[str, Any]) -> bool:
-    return _inside(entry) or abs(entry["value"] - 1.0) <= _NEAR
+    return _inside(entry) or _close(entry)
+
+
+def _close(entry: Mapping[str, Any]) -> bool:
+    return abs(float(entry["value"]) - 1.0) <= _NEAR
 
 
 def _listed(labels: Sequence[str], most: int = 4) -> str:

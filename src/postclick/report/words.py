@@ -13,6 +13,7 @@ __all__ = [
     "METRICS",
     "POPULATIONS",
     "count",
+    "gain",
     "interval",
     "lower_is_better",
     "meaning",
@@ -20,6 +21,7 @@ __all__ = [
     "percent",
     "plain",
     "setting",
+    "settled",
     "signed",
     "title",
 ]
@@ -96,6 +98,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return text.replace("-", _MINUS)
 
 
+def settled(value: float) -> float:
+    """Return 0 for what differs from it by rounding alone: the distance of the truth from itself."""
+    return 0.0 if abs(value) < 1e-12 else value
+
+
 def count(value: float | None) -> str:
     """Return a count, thousands apart."""
     return "–" if value is None else f"{value:,.0f}"
@@ -133,6 +140,13 @@ def interval(value: float, low: float | None, high: float | None, *, sign: bool 
 def signed(value: float | None, decimals: int = 4) -> str:
     """Return a difference with its sign."""
     return "–" if value is None else f"{value:+.{decimals}f}".replace("-", _MINUS)
+
+
+def gain(share: float | None) -> str:
+    """Return a relative difference in per cent, with its sign and two decimals."""
+    if share is None or not math.isfinite(share):
+        return "–"
+    return f"{100.0 * share:+.2f}{_NARROW}%".replace("-", _MINUS)
 
 
 def setting(value: object) -> str:

@@ -10,6 +10,7 @@ from postclick.report.charts import calibration as drawn
 from postclick.report.facts import Contestant, Curve, Study
 from postclick.report.forest import Bar, forest
 from postclick.report.sections.leaderboard import ordered
+from postclick.report.sections.slices import slice_bullets, worst_slices
 from postclick.report.sections.truth import levels
 from postclick.report.words import HEADS, POPULATIONS, number, plain
 
@@ -34,10 +35,11 @@ def calibration(study: Study) -> Part:
     found = (
         ("Curves", [figure for place in _PLACES for figure in _curves(study, place, rows)]),
         ("Level: predicted over observed", [one for metric in _LEVELS if (one := levels(study, metric)) is not None]),
+        ("Slices, tested together", [one for entry in rows[:_MOST_SYSTEMS] for one in worst_slices(study, entry)]),
         ("By slice", [figure for entry in rows[:_MOST_SYSTEMS] for figure in _sliced(study, entry)]),
     )
     groups = tuple(Group(heading, tuple(figures)) for heading, figures in found if figures)
-    return Part(groups=groups, tables=tuple(_fitted(study)))
+    return Part(groups=groups, bullets=tuple(slice_bullets(rows[:_MOST_SYSTEMS])), tables=tuple(_fitted(study)))
 
 
 def _words(place: str) -> str:
@@ -98,7 +100,8 @@ def _sliced(study: Study, entry: Contestant) -> Iterator[Figure]:
             by = _COLD.get(column, f"by {plain(column, 24)}")
             title = f"{plain(entry.label, 30)}: {_words(place)}, {by}"
             yield _figure(study, title, some, f"{place}|{plain(column, 24)}", "observed", "slice")
-    yield from _slice_levels(study, entry)
+    if entry.run is None or not entry.run.slices.tested.get("cvr@click"):
+        yield from _slice_levels(study, entry)
 
 
 def _slice_levels(study: Study, entry: Contestant) -> Iterator[Figure]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from postclick.report.blocks import Bullet, Facts, Figure, Part, Stage, Table, Tone
-from postclick.report.facts import Funnel, LogFacts, Study
+from postclick.report.facts import Study
+from postclick.report.log_facts import DataTable, Funnel, LogFacts
 from postclick.report.words import count, percent, plain
 
 __all__ = ["data"]
@@ -27,7 +28,23 @@ def data(study: Study) -> Part:
         funnels=tuple((_NAMES.get(found.split, found.split), _stages(found)) for found in log.funnels),
         facts=Facts(tuple(_facts(log))),
         tables=tuple(_tables(study)),
+        first=(_table_one(study, study.table),) if study.table is not None else (),
     )
+
+
+def _table_one(study: Study, table: DataTable) -> Figure:
+    """Return Table 1 of the data: users, items, fields, and counts and rates of every split."""
+    acts = any(found.actions is not None for found in table.splits)
+    columns = [("split", "text"), ("users", "count"), ("items", "count"), ("fields", "count"), ("rows", "count")]
+    columns += [("clicks", "count"), *([("in-shop actions", "count")] if acts else []), ("conversions", "count")]
+    columns += [("CTR", "percent"), ("CVR on clicks", "percent"), ("CTCVR", "percent")]
+    rows = []
+    for index, found in enumerate(table.splits):
+        whole = (table.users, table.items, table.features) if index == 0 else (None, None, None)
+        counts = (found.rows, found.clicks, *((found.actions,) if acts else ()), found.conversions)
+        rows.append((found.split, *whole, *counts, *_rates(found)))
+    note = "Users, items and fields are those of the whole log; – is not known, or stands in the row above."
+    return Figure("Table 1: the data", "", Table.of(f"{study.name} table 1", columns, rows), note=note)
 
 
 def _ledger(log: LogFacts) -> str:
@@ -44,8 +61,13 @@ def _stages(found: Funnel) -> tuple[Stage, ...]:
     stages.append(Stage("clicks", found.clicks, _share(found.clicks, found.rows), "of exposures"))
     if found.actions is not None:
         stages.append(Stage("in-shop actions", found.actions, _share(found.actions, found.rows), "of exposures"))
-    stages.append(Stage("conversions", found.conversions, _share(found.conversions, found.clicks), "of clicks"))
+    of = f"of clicks; {count(found.open)} clicks still open" if found.open else "of clicks"
+    stages.append(Stage("conversions so far" if found.open else "conversions", *_converted(found), of))
     return tuple(stages)
+
+
+def _converted(found: Funnel) -> tuple[int, float | None]:
+    return found.conversions, _share(found.conversions, found.clicks)
 
 
 def _rates(found: Funnel) -> tuple[float | None, float | None, float | None]:
@@ -93,7 +115,8 @@ def _tables(study: Study) -> Iterator[Figure]:
     ]
     columns = [("split", "text"), ("exposures", "count"), ("clicks", "count"), ("actions", "count")]
     columns += [("conversions", "count"), ("CTR", "percent"), ("CVR on clicks", "percent"), ("CTCVR", "percent")]
-    yield Figure("Counts and rates of every split", "", Table.of(f"{study.name} funnel", columns, rows))
+    if study.table is None:
+        yield Figure("Counts and rates of every split", "", Table.of(f"{study.name} funnel", columns, rows))
     lost = [("rejected", why, rows_) for why, rows_ in log.rejected.items()]
     lost += [("filtered", why, rows_) for why, rows_ in log.filtered.items()]
     if lost:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from postclick.report.blocks import Board, Figure, Part, Table
-from postclick.report.facts import Cell, Contestant, Study
+from postclick.report.blocks import Board, BoardRow, Figure, Part, Table
+from postclick.report.facts import Cell, Contestant, Pair, Study
 from postclick.report.forest import Bar, forest
-from postclick.report.words import interval, lower_is_better, meaning, number, plain, title
+from postclick.report.words import gain, interval, lower_is_better, meaning, number, plain, title
 
 __all__ = ["leaderboard", "ordered"]
 
@@ -20,7 +20,12 @@ def leaderboard(study: Study) -> Part:
     rows = ordered(study)
     figures = [_figure(study, metric, rows) for metric in study.metrics]
     notes = [plain(note, 400) for note in study.notes]
-    return Part.drawn([found for found in figures if found is not None], text=tuple(notes), board=_board(study, rows))
+    return Part.drawn(
+        [found for found in figures if found is not None],
+        text=tuple(notes),
+        board=_board(study, rows),
+        first=tuple(_letters(study)),
+    )
 
 
 def ordered(study: Study) -> list[Contestant]:
@@ -38,7 +43,8 @@ def ordered(study: Study) -> list[Contestant]:
 
 
 def _figure(study: Study, metric: str, rows: Sequence[Contestant]) -> Figure | None:
-    bars = [bar for bar in (_bar(study, metric, entry) for entry in rows) if bar is not None]
+    placed = sorted(rows, key=lambda entry: _derived(entry, metric))  # derived heads behind the others
+    bars = [bar for bar in (_bar(study, metric, entry) for entry in placed) if bar is not None]
     if not bars:
         return None
     limit = study.oracle.get(metric)
@@ -77,7 +83,8 @@ def _bar(study: Study, metric: str, entry: Contestant) -> Bar | None:
 def _table(study: Study, metric: str, rows: Sequence[Contestant]) -> Table:
     columns = [("system", "text"), ("value", "number"), ("low", "number"), ("high", "number"), ("seeds", "count")]
     columns += [("sd over seeds", "number"), ("difference", "signed"), ("difference low", "signed")]
-    columns += [("difference high", "signed"), ("verdict", "text"), ("note", "text")]
+    columns += [("difference high", "signed"), ("gain", "gain"), ("p (Holm)", "number"), ("verdict", "text")]
+    columns += [("test", "text"), ("note", "text")]
     return Table.of(f"{study.name} {metric}", columns, list(_lines(study, metric, rows)))
 
 
@@ -85,24 +92,22 @@ def _lines(study: Study, metric: str, rows: Sequence[Contestant]) -> Iterator[tu
     for entry in rows:
         cell = entry.cells.get(metric, Cell(None, undefined="not measured"))
         pair = study.pair(metric, entry.label)
-        ends = (None, None, None) if pair is None else (pair.value, pair.low, pair.high)
+        ends = (None,) * 5 if pair is None else (pair.value, pair.low, pair.high, pair.gain, pair.p)
         verdict = "baseline" if entry.label == study.baseline else "" if pair is None else pair.verdict
         if pair is not None and pair.needed:
             verdict += f" (needs {pair.needed})"
         note = "derived" if cell.derived else cell.undefined or ""
-        yield (entry.label, cell.value, cell.low, cell.high, entry.seeds, cell.seed_sd, *ends, verdict, note)
+        own = (entry.label, cell.value, cell.low, cell.high, entry.seeds, cell.seed_sd)
+        yield (*own, *ends, verdict, "" if pair is None else pair.method, note)
     if study.oracle.get(metric) is not None:
-        yield ("truth itself", study.oracle[metric], *([None] * 7), "", "best possible")
+        yield ("truth itself", study.oracle[metric], *([None] * 9), "", "", "best possible")
 
 
 def _board(study: Study, rows: Sequence[Contestant]) -> Board:
-    shown = []
-    for entry in rows:
-        cells = tuple(_shown(study, metric, entry) for metric in study.metrics)
-        note = f"{entry.seeds} seeds" if entry.seeds > 1 else "1 seed"
-        shown.append((plain(entry.label), plain(entry.system, 24), note, cells))
+    apart = [_row(study, entry) for entry in rows if _derived(entry, study.metrics[0])]
+    shown = [_row(study, entry) for entry in rows if not _derived(entry, study.metrics[0])]
     if study.oracle:
-        limits = tuple((number(study.oracle.get(metric)), "", "") for metric in study.metrics)
+        limits = tuple((number(study.oracle.get(metric)), "", "", "") for metric in study.metrics)
         shown.append(("the truth itself", "", "best possible", limits))
     columns = [("system", "text"), ("key", "text"), ("seeds", "count")]
     columns += [(f"{metric}{what}", "number") for metric in study.metrics for what in ("", " sd over seeds")]
@@ -117,17 +122,44 @@ def _board(study: Study, rows: Sequence[Contestant]) -> Board:
     ]
     table = Table.of(f"{study.name} leaderboard", columns, lines)
     names = tuple((title(metric), metric) for metric in study.metrics)
-    return Board(names, tuple(shown), table, _caption(study))
+    aside = f"{title(study.metrics[0])} of these is a quotient of two other scores (derived): never called best"
+    return Board(names, tuple(shown), table, _caption(study), tuple(apart), aside)
+
+
+def _row(study: Study, entry: Contestant) -> BoardRow:
+    cells = tuple(_shown(study, metric, entry) for metric in study.metrics)
+    note = f"{entry.seeds} seeds" if entry.seeds > 1 else "1 seed"
+    return plain(entry.label), plain(entry.system, 24), note, cells
+
+
+def _derived(entry: Contestant, metric: str) -> bool:
+    cell = entry.cells.get(metric)
+    return cell is not None and cell.derived
+
+
+def _letters(study: Study) -> Iterator[Figure]:
+    """Yield who cannot be told apart: own heads in one table, derived ones in another."""
+    order = {entry.label: place for place, entry in enumerate(ordered(study))}
+    for part, words in (("head", "Who cannot be told apart"), ("derived", "Derived heads that cannot be told apart")):
+        found = {name: study.groups.get(name, {}).get(part, {}) for name in study.metrics}
+        found = {name: letters for name, letters in found.items() if len(letters) > 1}
+        labels = sorted({label for letters in found.values() for label in letters}, key=lambda name: order.get(name, 0))
+        rows = [(label, *(letters.get(label, "") for letters in found.values())) for label in labels]
+        if rows:
+            columns = [("system", "text"), *((title(name), "text") for name in found)]
+            note = "Two that share a letter cannot be told apart by that metric, over all pairs (Holm); a is best."
+            note = note if part == "head" else note.replace("; a is best", "; none of them is called best")
+            yield Figure(words, "", Table.of(f"{study.name} groups {part}", columns, rows), note=note)
 
 
 def _ends(cell: Cell | None) -> tuple[float | None, float | None]:
     return (None, None) if cell is None else (cell.value, cell.seed_sd)
 
 
-def _shown(study: Study, metric: str, entry: Contestant) -> tuple[str, str, str]:
+def _shown(study: Study, metric: str, entry: Contestant) -> tuple[str, str, str, str]:
     cell = entry.cells.get(metric)
     if cell is None or cell.value is None:
-        return "–", "", plain(cell.undefined or "", 40) if cell is not None else ""
+        return "–", "", plain(cell.undefined or "", 40) if cell is not None else "", ""
     spread = f"± {number(cell.seed_sd, 2)}" if cell.seed_sd is not None else ""
     if not spread and cell.low is not None:
         spread = interval(cell.value, cell.low, cell.high).partition(" ")[2]
@@ -135,7 +167,16 @@ def _shown(study: Study, metric: str, entry: Contestant) -> tuple[str, str, str]
     verdict = "" if pair is None else pair.verdict
     if entry.label == study.baseline:
         verdict = "baseline"
-    return number(cell.value) + ("*" if cell.derived else ""), spread, verdict
+    return number(cell.value) + ("*" if cell.derived else ""), spread, verdict, _more(pair)
+
+
+def _more(pair: Pair | None) -> str:
+    """Say how much a system gains over the baseline, and what would tell them apart."""
+    if pair is None:
+        return ""
+    parts = [] if pair.gain is None else [f"gain {gain(pair.gain)}"]
+    parts += [f"needs {plain(pair.needed)}"] if pair.needed else []
+    return "; ".join(parts)
 
 
 def _caption(study: Study) -> str:
@@ -148,6 +189,8 @@ def _caption(study: Study) -> str:
             "Where it crosses the dashed line, or clears it by less than the size of the table asks for (Holm), the "
             "answer is “cannot tell”. Small ticks are single seeds."
         )
+    if any(pair.gain is not None for pair in study.pairs):
+        parts.append("Gain is the difference over the baseline’s value; of a loss, less is better.")
     if any(cell.derived for entry in study.contestants for cell in entry.cells.values()):
         parts.append("* is a quotient of two other scores (derived): listed last, never called best.")
     return " ".join(parts)

@@ -50,7 +50,7 @@ KNOBS: dict[str, Any] = {"selection": 0.0, "ctr": 0.2, "cvr": 0.16, "users": 1_0
 WINDOW = 4.0
 WORLDS: dict[str, dict[str, Any]] = {"exponential": {}, "heavy-tail": {"delay_shape": 0.5}}
 LEFT_OUT = {"heavy-tail": {"final", "dfm, no end"}}
-"""What says nothing new there; the rest ends within ten minutes."""
+"""What would say nothing new there."""
 SYSTEMS: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "waited": ("waited", "mlp", {}),
     "negative": ("negative", "mlp", {}),
@@ -81,7 +81,7 @@ def train_once(at: Path, log: ExposureLog, key: str, arguments: Mapping[str, Any
     """Train and return the test split's CVR, uncalibrated; what is kept at `at` is taken."""
     if at.is_file():
         with np.load(at) as kept:
-            return Scores({"cvr": kept["cvr"].astype(np.float64)}, {})
+            return Scores({"cvr": kept["cvr"]}, {})
     seed_torch(seed, "model")
     model = build(key, log.spec, arguments)
     watched = loss_name("cvr", "click")
@@ -90,7 +90,7 @@ def train_once(at: Path, log: ExposureLog, key: str, arguments: Mapping[str, Any
     odds = score(model, log.split("test").blocks()).odds["cvr"]
     at.parent.mkdir(parents=True, exist_ok=True)
     with files.create(at) as handle:
-        np.savez(handle, cvr=odds.astype(np.float32))
+        np.savez(handle, cvr=odds)
     return Scores({"cvr": odds}, {})
 
 

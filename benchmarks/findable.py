@@ -1,6 +1,6 @@
 """How much of a world's communities the embeddings of a CTR network show: the figures of docs/decisions/0029.
 
-    python benchmarks/findable.py                                 # the grid's four worlds: a few minutes
+    python benchmarks/findable.py                         # the grid's three worlds with communities: a few minutes
     python benchmarks/findable.py --users 16000 --items 6154 --set selection=1.0
 
 One network is trained on clicks (MLP with the paper's settings, seed 0). For 2,000 entities of each side, the 8 nearest
@@ -29,12 +29,13 @@ from postclick.data.vocabulary import Vocabulary
 from postclick.models.catalog import build
 from postclick.simulation import Knobs, simulate
 from postclick.simulation.chunks import Plan, plan
+from postclick.structure.representations import representations
+from postclick.structure.search import neighbours
 from postclick.training.config import TrainingConfig
 from postclick.training.loop import train
 from postclick.training.seeding import seed_torch
 
 GRID = {
-    "plain": {"structure": 0.0, "contradiction": 0.0},
     "contradiction": {"structure": 0.0, "contradiction": 0.5},
     "structure": {"structure": 0.8, "contradiction": 0.0},
     "both": {"structure": 0.8, "contradiction": 0.5},
@@ -44,12 +45,12 @@ FIELDS = {"user": ("user_id", "user_segment", "user_age_band"), "item": ("item_i
 NEIGHBOURS, ASKED = 8, 2_000
 
 
-def click_table(log: ExposureLog) -> NDArray[np.float64]:
+def click_table(log: ExposureLog) -> NDArray[np.float32]:
     """Train the CTR network and return its embedding table, [R, 5]."""
     seed_torch(0, "model")
     model = build("mlp", log.spec, {"embedding_size": 5})
     train(model, log, TrainingConfig(stop_on="ctr/logloss@exposure", **SETTING), seed=0)
-    return dict(model.named_parameters())["ctr_network.encoder.table.weight"].detach().double().numpy()
+    return dict(model.named_parameters())["ctr_network.encoder.table.weight"].detach().numpy()
 
 
 def entities(story: Plan, side: str) -> dict[str, NDArray[np.int64]]:
@@ -64,14 +65,6 @@ def entities(story: Plan, side: str) -> dict[str, NDArray[np.int64]]:
     return dict(zip(FIELDS[side], (np.arange(1, count + 1), *(column + 1 for column in shown)), strict=True))
 
 
-def nearest(vectors: NDArray[np.float64], asked: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the neighbours of the asked, by cosine, without themselves: [asked, 8]."""
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    similarity = unit[asked] @ unit.T
-    similarity[np.arange(len(asked)), asked] = -2.0
-    return np.argpartition(-similarity, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
-
-
 def report(name: str, knobs: Mapping[str, Any], exposures: int) -> list[str]:
     """Return the rows of one world."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -81,18 +74,19 @@ def report(name: str, knobs: Mapping[str, Any], exposures: int) -> list[str]:
     assert isinstance(world.knobs, Knobs)
     story, rows = plan(world.knobs, exposures, 0), []
     common = story.communities
-    for side in FIELDS if common else ():
-        assert common is not None
+    assert common is not None
+    for side, shown in FIELDS.items():
         columns = entities(story, side)
         places = {field: vocabulary.rows_of(field, pa.array(column)) for field, column in columns.items()}
-        ids = places[FIELDS[side][0]]
+        ids = places[shown[0]]
         known = np.bincount(ids)[ids] == 1  # the unknown row is shared
         member = getattr(common, side)[known]
         effect = common.conversion.mean(1 if side == "user" else 0)[member]
         asked = np.random.default_rng(0).choice(len(member), min(ASKED, len(member)), replace=False)
         chance = (np.bincount(member) ** 2).sum() / len(member) ** 2
-        for what, fields in (("id", FIELDS[side][:1]), ("all features", FIELDS[side])):
-            found = nearest(np.concatenate([table[places[field]][known] for field in fields], 1), asked)
+        for what, fields in (("id", shown[:1]), ("all features", shown)):
+            vectors = representations(table, np.stack([places[field][known] for field in fields], 1))
+            found = neighbours(vectors, NEIGHBOURS, method="exact").indices[asked]
             share = (member[found] == member[asked][:, None]).mean()
             alike = np.corrcoef(np.repeat(effect[asked], NEIGHBOURS), effect[found].ravel())[0, 1]
             cells = f"{share:.3f} | {chance:.3f} | {alike:.2f} | {known.mean():.2f}"
@@ -113,8 +107,7 @@ def main() -> None:
     print("| world | side | representation | of the community | by chance | effects correlate | ids known |")
     print("|---|---|---|---:|---:|---:|---:|")
     for name in chosen.worlds:
-        if any(GRID[name].values()):
-            print("\n".join(report(name, knobs | GRID[name], chosen.exposures)), flush=True)
+        print("\n".join(report(name, knobs | GRID[name], chosen.exposures)), flush=True)
 
 
 if __name__ == "__main__":

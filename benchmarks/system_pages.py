@@ -98,7 +98,7 @@ def worlds_table(keys: list[str]) -> str:
     lines.append("|" + "---|" * (2 + len(board["metrics"])))
     for world, table in board["tables"].items():
         for label in labels:
-            cells = [f"{cell(table[label][name])}" for name in board["metrics"]]
+            cells = [cell(table[label][name]) for name in board["metrics"]]
             lines.append(f"| {world} | {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -109,9 +109,8 @@ def cell(found: dict[str, Any]) -> str:
         return "undefined"
     digits = 3 if found["value"] >= 1.0 else 4
     spread = "" if found["seed_sd"] is None else f" ± {found['seed_sd']:.{digits}f}"
-    return (
-        f"{found['value']:.{digits}f}{spread}{SIGNS.get(found['verdict'] or '', '')}{'*' if found['derived'] else ''}"
-    )
+    sign = SIGNS.get(found["verdict"] or "", "")
+    return f"{found['value']:.{digits}f}{spread}{sign}{'*' if found['derived'] else ''}"
 
 
 def marks(name: str) -> tuple[str, str]:

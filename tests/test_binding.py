@@ -12,7 +12,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postclick.binding import Argument, bind, parameters, parse_assignments, plain
+from postclick.binding import Argument, bind, dotted, parameters, parse_assignments, plain
 from postclick.errors import ConfigError
 
 
@@ -261,3 +261,8 @@ def test_toml_values_come_through_assignments(values: dict[str, Any]) -> None:
 
 def test_plain_values() -> None:
     assert plain({"a": (1, None), "b": Migrator()}) == {"a": [1, "off"], "b": {"gamma": 0.3, "neighbours": 9}}
+
+
+def test_dotted_names_undo_nesting() -> None:
+    nested = parse_assignments(["migrator.gamma=0.5", "training.l2=0.1", "hidden=[8]"])
+    assert dotted(nested) == {"migrator.gamma": 0.5, "training.l2": 0.1, "hidden": [8]}

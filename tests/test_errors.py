@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postclick import errors
-from postclick.errors import ExitCode, Finding, PostclickError, escaped, nearest, printable
+from postclick.errors import ExitCode, Finding, PostclickError, escaped, nearest, printable, unforeseen
 
 TREE = {
     "UsageError": ExitCode.USAGE,
@@ -135,3 +135,24 @@ def test_long_text_is_cut() -> None:
 )
 def test_the_nearest_spelling(word: str, likely: str | None) -> None:
     assert nearest(word, ["batch_size", "learning_rate"]) == likely
+
+
+def test_the_unforeseen_says_where_and_how_to_report_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("POSTCLICK_DEBUG", raising=False)
+    made = unforeseen(ZeroDivisionError("by zero"), "small/esmm/seed-000")
+    assert (made.code, made.exit_code) == ("internal", ExitCode.INTERNAL)
+    assert "ZeroDivisionError: by zero | small/esmm/seed-000 | " in str(made)
+    assert "POSTCLICK_DEBUG=1" in str(made)
+    assert capsys.readouterr().err == ""
+    disk = unforeseen(OSError(5, "Input/output error"), "x")
+    assert (disk.code, disk.exit_code) == ("io.failed", ExitCode.IO)
+
+
+def test_the_unforeseen_shows_its_traceback_where_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("POSTCLICK_DEBUG", "1")
+    unforeseen(ZeroDivisionError("by zero"))
+    assert "ZeroDivisionError: by zero" in capsys.readouterr().err

@@ -67,6 +67,13 @@ def test_workers_are_kept_over_several_maps() -> None:
     assert set(second) <= set(first)
 
 
+def test_apart_even_one_job_works_in_another_process_if_there_is_work() -> None:
+    with Workers(1, apart=True) as workers:
+        assert list(workers.map(_process_of, [])) == []
+        assert workers._pool is None
+        assert os.getpid() not in set(workers.map(_process_of, [1, 2]))
+
+
 def _process_of(_piece: int) -> int:
     return os.getpid()
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from postclick.errors import ConfigError, Finding, nearest
 
-__all__ = ["Argument", "Parameter", "bind", "parameters", "parse_assignments", "plain"]
+__all__ = ["Argument", "Parameter", "bind", "dotted", "parameters", "parse_assignments", "plain"]
 
 _MISSING = inspect.Parameter.empty
 
@@ -240,3 +240,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return "off" if value is None else value
+
+
+def dotted(form: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested tables by dotted name, in their order: what `parse_assignments` undoes."""
+    found: dict[str, Any] = {}
+    for name, value in form.items():
+        found |= dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found

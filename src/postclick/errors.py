@@ -6,6 +6,7 @@ parts that do not apply are left out. Several findings of one pass travel togeth
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -30,6 +31,7 @@ __all__ = [
     "escaped",
     "nearest",
     "printable",
+    "unforeseen",
 ]
 
 
@@ -211,3 +213,18 @@ class NotFittedError(PostclickError):
     """`fit` has not been called."""
 
     exit_code = ExitCode.USAGE
+
+
+def unforeseen(error: Exception, where: str = "") -> PostclickError:
+    """Return an error that nothing below foresaw as one of ours: the disk's ``io.failed``, else ``internal``.
+
+    ``POSTCLICK_DEBUG=1`` prints the traceback, which is lost otherwise.
+    """
+    if os.environ.get("POSTCLICK_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, OSError):
+        return StorageError(Finding("io.failed", str(error), where, fix="check the path and the disk"))
+    fix = "this is a bug in postclick; run again with POSTCLICK_DEBUG=1 and report the traceback"
+    return PostclickError(Finding("internal", f"{type(error).__name__}: {error}", where, fix=fix))

@@ -132,6 +132,8 @@ class Workers:
         PostclickError
             ``data.worker_lost`` (exit 75) where a process ended in the middle of its work.
         """
+        if not pieces:
+            return
         if not self.apart and (self.jobs <= 1 or (len(pieces) <= 1 and self._pool is None)):
             yield from map(work, pieces)
             return

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from postclick import files
+from postclick import execution, files
 from postclick.benchmark import run_benchmark
 from postclick.benchmark.cells import Cell
 from postclick.benchmark.experiment import ORACLE
-from postclick.errors import StorageError, UsageError
+from postclick.errors import LockedError, StorageError, UsageError
 
 
 def runs_of(folder):
@@ -101,11 +101,12 @@ def test_the_table_names_data_runs_and_what_was_left_out(benchmark_folder):
     assert json.loads((out / "leaderboard.json").read_text("utf-8")) == board.to_dict()
 
 
-def test_resuming_trains_nothing_again_and_gives_equal_bytes(benchmark_folder):
+def test_resuming_trains_nothing_again_starts_no_process_and_gives_equal_bytes(benchmark_folder, monkeypatch):
     path, out, board = benchmark_folder
     before = {name: (out / name).read_bytes() for name in ("runs.jsonl", "leaderboard.json")}
     records = {record: record.read_text("utf-8") for record in out.glob("runs/*/*/*/*/record.jsonl")}
     assert len(records) == 6
+    monkeypatch.setattr(execution, "ProcessPoolExecutor", None)
     again = run_benchmark(path, out, resume=True)
     assert again == board
     assert {name: (out / name).read_bytes() for name in before} == before
@@ -120,6 +121,14 @@ def test_an_existing_folder_is_refused(benchmark_folder, tmp_path):
     with pytest.raises(StorageError, match="not a BENCHMARK"):
         run_benchmark(path, tmp_path, force=True)
     assert (tmp_path / "mine.txt").read_text("utf-8") == "mine"
+
+
+def test_a_folder_that_somebody_works_on_loses_nothing_by_force(benchmark_folder):
+    path, out, _ = benchmark_folder
+    before = sorted(out.rglob("*"))
+    with files.lock(out), pytest.raises(LockedError):
+        run_benchmark(path, out, force=True)
+    assert sorted(out.rglob("*")) == before
 
 
 def test_data_nobody_asked_for_are_refused_with_the_likely_name(benchmark_folder, tmp_path):

@@ -147,6 +147,17 @@ def test_degenerate_rows_leave_a_finite_map(kind):
     assert (np.diff(fitted.levels) > 0.0).all()
 
 
+@pytest.mark.parametrize("seed", [14, 16, 27])
+def test_a_line_that_ranks_backwards_is_not_trusted(seed):
+    """Seeds where rounding put a slope beside the border, and the flattened line was kept."""
+    rng = np.random.default_rng(seed)
+    odds = rng.normal(0, 1, 400)
+    label = (rng.random(400) < probability(-2 * odds)).astype(float)
+    fitted = fit_field_aware(odds, label, np.ones(400), {"shop": np.zeros(400, np.int32)})
+    assert np.diff(fitted.levels) / np.diff(fitted.knots) == pytest.approx(np.ones(len(fitted.knots) - 1))
+    assert probability(fitted(odds, {"shop": np.zeros(400, np.int32)})).mean() == pytest.approx(label.mean(), rel=1e-4)
+
+
 def test_plain_form_and_back():
     odds, label, weight, columns, _ = drawn(2_000, 0.5)
     fitted = fit_field_aware(odds, label, weight, columns)

@@ -1,15 +1,17 @@
 """Tables that commands share."""
 
 import io
+import re
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from postclick.cli.main import call
-from postclick.cli.tables import experts_parts, overlap_parts
+from postclick.cli.tables import experts_parts, interval, overlap_parts
 from postclick.evaluation.experts import ExpertUse, experts_form
-from postclick.metrics import overlap
+from postclick.metrics import ece, field_rce, overlap, slice_sums
 
 
 def printed(form, parts=experts_parts) -> str:
@@ -73,3 +75,14 @@ def test_a_balance_that_a_system_cannot_have_stops_with_a_fix(pipeline: Any, tmp
     balance = ["--set", "training.balance=pcgrad"]
     assert call(["train", str(pipeline.log), "--system", "mlp", "--out", str(tmp_path / "run"), *balance]) == 78
     assert "set training.balance=fixed or =uncertainty" in capsys.readouterr().err
+
+
+def test_a_null_band_is_not_shown_as_an_interval():
+    entry = {"value": 0.05, "undefined": None, "low": 0.01, "high": 0.02, "method": "user bootstrap-t"}
+    assert interval(entry) == "0.0500 [0.0100, 0.0200]"
+    odds = np.full(400, -1.0)
+    found = asdict(ece(odds, np.repeat([0, 1], 200)))
+    assert found["value"] > found["high"]
+    assert re.fullmatch(r"0\.231 \(if calibrated: 0\.00\d to 0\.04\d\)", interval(found, 3))
+    by_shop = field_rce(slice_sums(odds, np.repeat([0, 1], 200), np.zeros(400, int)), np.repeat([0, 1], 200))
+    assert "(if calibrated: " in interval(asdict(by_shop))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postclick.data.clock import NO_TIME, censor, find_span, mark_disorder, open_outcomes, when
+from postclick.data.clock import NO_TIME, censor, find_span, mark_disorder, open_outcomes, when, window_start
 from postclick.data.faults import RowFaults
 from postclick.schema import Columns
 
@@ -91,6 +91,15 @@ def test_a_recent_exposure_is_open_clicked_or_not():
     del body["time"]  # without a time of exposure an unclicked row is final
     immature, _ = open_outcomes(body, Columns(**{**named, "time": None}), np.ones(4, np.bool_))
     assert immature.tolist() == [0, 0, 0, 1]
+
+
+def test_a_window_begins_with_the_click_or_else_with_the_exposure():
+    clicked, time = np.array([True, True, False]), np.array([1, 2, 3])
+    click_time = np.array([10, NO_TIME, 30])
+    assert window_start(clicked, time, click_time).tolist() == [10, 2, 3]
+    assert window_start(clicked, None, click_time).tolist() == [10, NO_TIME, NO_TIME]
+    assert window_start(clicked, time, None).tolist() == [1, 2, 3]
+    assert window_start(clicked, None, None).tolist() == [NO_TIME] * 3
 
 
 def test_the_window_runs_from_the_click_where_its_time_is_known():

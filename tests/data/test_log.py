@@ -10,6 +10,7 @@ import pytest
 
 from postclick import files
 from postclick.data.arrays import CENSORED, Exposures, Labels, Ragged
+from postclick.data.clock import NO_TIME
 from postclick.data.ipc import BlockWriter, write_table
 from postclick.data.log import ExposureLog, LogSplit, from_arrow, to_arrow
 from postclick.errors import DataError, InputMissingError
@@ -145,6 +146,10 @@ def test_rates_are_of_final_rows_and_days_reach_back_to_the_first_click(tmp_path
     assert write_log(tmp_path / "young", {"train": [young]}).spec.rows == 4.0  # no row is final: all are counted
     none = dataclasses.replace(block, labels=dataclasses.replace(labels, immature=None))
     assert write_log(tmp_path / "none", {"train": [none]}).spec.days is None
+    timed = {"time": np.array([-9, -8, -7, -6]) * day, "click_time": np.full(4, NO_TIME)}  # the exposure's stands in
+    untold = dataclasses.replace(block, labels=dataclasses.replace(labels, **timed))
+    days = write_log(tmp_path / "untold", {"train": [untold]}).spec.days
+    assert days == -float(timed["time"][labels.click == 1].min()) / day
 
 
 @pytest.mark.parametrize("text", [False, True])

@@ -145,3 +145,26 @@ def test_the_list_is_cut_and_the_tests_are_not(monkeypatch):
     assert len(tables.ratios["cvr@click|campaign"]) == 3
     assert tables.ratios["cvr@click|campaign"][0].value == "4"
     assert tables.tested["cvr@click"] == 18
+
+
+def test_slices_that_are_off_are_counted_beyond_the_list(monkeypatch):
+    monkeypatch.setattr(module, "MOST_LISTED", 1)
+    rows = made(off=4)
+    campaign = rows.slices["campaign"]
+    half = np.where(campaign == 4, np.where(np.arange(len(campaign)) % 2 == 0, "4a", "4b"), campaign.astype(str))
+    twice = replace(rows, slices={"campaign": half.astype(object)})
+    sentence = next(each for each in calibration_tables(twice, twice.samples()).verdict if each.startswith("cvr@click"))
+    assert "2 of 16 slices are off" in sentence
+
+
+def test_the_surest_slice_has_an_interval_that_leaves_out_1():
+    seen = 0
+    for seed in range(12):
+        rows = made(rows=3_000, off=4, seed=seed)
+        tables = calibration_tables(rows, rows.samples())
+        for place in tables.tested:
+            listed = [each for name, rows_of in tables.ratios.items() if name.startswith(place) for each in rows_of]
+            worst = min((each for each in listed if each.p is not None), key=lambda each: each.p)
+            assert (worst.p <= 0.05) == (worst.low > 1.0 or worst.high < 1.0)
+            seen += worst.p <= 0.05
+    assert 0 < seen < 36

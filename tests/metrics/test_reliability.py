@@ -87,6 +87,15 @@ def test_rates_by_hand_and_wider_where_a_user_s_rows_are_alike():
     assert top[0] == pytest.approx(z**2 / (n + z**2), rel=1e-4)
 
 
+def test_rows_without_weight_make_no_bin():
+    # the first bin's cut lies before the one row that carries everything
+    odds, label, weight = np.array([-3.0, -2.0, 0.0, 1.0]), np.array([0, 1, 1, 0]), np.array([0.0, 0.0, 9.0, 1.0])
+    table = reliability_table(odds, label, weight)
+    assert table.mass.tolist() == [9.0, 1.0]
+    assert all(np.isfinite(column).all() for column in table.rates())
+    assert len(reliability_table(odds, label, 0.0 * weight).mass) == 0
+
+
 def test_clustered_squares_equal_a_loop(monkeypatch):
     rng = np.random.default_rng(0)
     residual, code, unit = rng.normal(size=500), rng.integers(0, 4, 500), rng.integers(0, 30, 500)

@@ -114,6 +114,34 @@ def test_intervals_of_pcoc_cover():
     assert 0.93 * total <= hits <= 0.97 * total
 
 
+def counted(predicted, observed, variance):
+    """Slices with given counts, whatever rows they came of."""
+    p, o, v = (np.array(column, float) for column in (predicted, observed, variance))
+    return SliceSums(o, o, p, o, o, v, v)
+
+
+def test_the_interval_of_pcoc_by_hand():
+    # |p - t o| <= z sqrt(t v) at its border: o^2 t^2 - (2 p o + z^2 v) t + p^2 = 0
+    low, high = np.roots([20.0**2, -(2 * 36 * 20 + 1.959964**2 * 54.8), 36.0**2])[::-1]
+    found = counted([36], [20], [54.8]).pcoc(0.95)
+    assert [column[0] for column in found] == pytest.approx([1.8, low, high], rel=1e-6)
+    assert found[1][0] * found[2][0] == pytest.approx(1.8**2)
+
+
+def test_the_interval_leaves_out_1_exactly_where_the_test_rejects():
+    # PCOC 1.80 whose residual is over 2 of its standard errors: by log(36 / 20) / (sqrt(v) / 20) it were 1.6 of them
+    border = counted([36, 36], [20, 20], [16**2 / 2.0**2, 16**2 / 1.9**2])
+    assert (border.p < 0.05).tolist() == [True, False]
+    assert (border.pcoc(0.95)[1] > 1.0).tolist() == [True, False]
+    rng = np.random.default_rng(0)
+    many = counted(rng.uniform(10, 60, 2000), rng.uniform(10, 60, 2000), rng.uniform(5, 200, 2000))
+    for level in (0.95, 0.9995):
+        _, low, high = many.pcoc(level)
+        outside = (low > 1.0) | (high < 1.0)
+        assert np.array_equal(outside, many.p < 1.0 - level)
+        assert 0 < outside.sum() < 2000
+
+
 def gamma_poisson(slices=300, shape=8.0, seed=0):
     rng = np.random.default_rng(seed)
     expected = rng.gamma(1.0, 12.0, slices) + 0.5

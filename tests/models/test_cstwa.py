@@ -70,18 +70,18 @@ def spec(rows):
     return spec_of(rows[0])
 
 
-def ring(side, lonely=0, spec_rows=3):
+def ring(side):
     """A side in a ring whose first entity has no neighbour."""
-    first, count = (spec_rows, USERS) if side == "user" else (spec_rows + USERS, ITEMS)
+    first, count = (3, USERS) if side == "user" else (3 + USERS, ITEMS)
     entity = np.arange(first, first + count, dtype=np.int32)
-    linked = np.setdiff1d(np.arange(count), [lonely])
+    linked = np.arange(1, count)
     features = entity[:, None]
     if side == "item":
         features = np.stack([entity, 3 + USERS + ITEMS + np.arange(count, dtype=np.int32) % SHOPS], 1)
     return {
         "entity": entity,
         "features": features,
-        "indptr": np.r_[0, np.cumsum(np.isin(np.arange(count), linked))].astype(np.int64),
+        "indptr": np.r_[0, np.arange(count)].astype(np.int64),
         "indices": np.roll(linked, 1).astype(np.int32),
         "values": np.ones(len(linked), np.float32),
     }
@@ -165,6 +165,7 @@ def test_vectors_over_the_limit_leave_the_ids_with_a_note(spec, reading):
         (lambda: Migrator(neighbours=0), "layers and neighbours from 1"),
         (lambda: Migrator(memory=-1.0), "memory from 0"),
         (lambda: Escaper(epsilon=-1.0), "epsilon is at least 0"),
+        (lambda: Escaper(form="jump", epsilon=0.0), r"jump: above\), cap at least 1, got 0.0 and 4.0"),
         (lambda: Escaper(cap=0.9), "cap at least 1"),
         (lambda: Escaper(low=0.99, high=0.5), "low < high lie in"),
         (lambda: Escaper(window=1), "a window holds 2 or more"),

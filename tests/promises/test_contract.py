@@ -19,7 +19,7 @@ from postclick.models.catalog import build
 from postclick.models.scoring import score
 from postclick.models.systems import MODELS
 
-SHARED_BY_SYSTEMS = {"arguments", "debiasing", "task_heads", "two_sided"}
+SHARED_BY_SYSTEMS = {"arguments", "debiasing", "delayed", "task_heads", "two_sided"}
 NOT_SYSTEMS = {"base", "batching", "catalog", "gates", "scoring", "systems"} | SHARED_BY_SYSTEMS
 # Systems whose ctcvr is ctr * cvr by construction; of the others ctcvr > ctr is counted.
 PRODUCT = {

@@ -43,6 +43,8 @@ def test_a_bar_of_the_funnel_is_the_share_of_the_step_before() -> None:
     assert Stage("clicks", 25, 0.25).width == 25.0
     assert Stage("conversions", 1, 0.00001).width == 0.4
     assert Stage("conversions", 0, 0.0).width == 0.0
+    assert Stage("conversions", 0, None).width == 0.0
+    assert Stage("exposures", 9, None).width == 100.0
 
 
 def test_a_part_without_anything_is_empty() -> None:

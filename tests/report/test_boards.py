@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tomli_w
 
+from postclick.errors import InputMissingError
 from postclick.report.collect import collect
 
 
@@ -58,13 +59,31 @@ def test_the_study_is_the_leaderboard(folder: Path) -> None:
     assert study.oracle["cvr/auc@world"] > max(entry.cells["cvr/auc@world"].value or 0 for entry in study.contestants)
 
 
+def test_data_sets_of_one_name_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "again")
+    assert [study.name for study in collect([folder, tmp_path / "again"]).studies] == ["small (out)", "small (again)"]
+
+
+def test_a_file_that_is_gone_is_named(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "out")
+    (tmp_path / "out" / "experiment.toml").unlink()
+    with pytest.raises(InputMissingError, match=r"experiment\.toml"):
+        collect([tmp_path / "out"])
+
+
 def test_its_own_log_is_found_and_read(folder: Path) -> None:
     figures = collect([folder])
     (study,) = figures.studies
     assert figures.missing == ()
     assert study.log.known
     assert study.log.read == 6000
-    assert all(entry.run is not None and entry.run.curves for entry in study.contestants)
+    for entry in study.contestants:
+        assert entry.run is not None
+        assert {"cvr@world", "cvr@click"} <= {curve.place for curve in entry.run.curves}
 
 
 def test_the_grid_and_the_one_setting_that_differs_are_told(folder: Path) -> None:

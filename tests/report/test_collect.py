@@ -59,7 +59,7 @@ def test_a_log_adds_its_ledger_curves_and_paired_verdicts(small_run: Any, other_
 
 
 def test_runs_that_differ_by_their_seed_are_one_system(
-    small_run: Any, small_log: Any, small_config: Any, tmp_path: Path
+    small_run: Any, other_run: Path, small_log: Any, small_config: Any, tmp_path: Path
 ) -> None:
     from dataclasses import replace
 
@@ -71,6 +71,11 @@ def test_runs_that_differ_by_their_seed_are_one_system(
     cell = study.contestants[0].cells["cvr/auc@click"]
     assert len(cell.seeds) == 2
     assert cell.value == pytest.approx(sum(cell.seeds) / 2)
+    assert cell.seed_sd == pytest.approx(abs(cell.seeds[0] - cell.seeds[1]) / 2**0.5)
+
+    given = [other_run, Path(small_run.path), tmp_path / "again"]
+    (study,) = collect(given, [small_log.path]).studies
+    assert {(pair.system, pair.against, pair.seeds) for pair in study.pairs} == {("run", "other", 2)}
 
 
 def test_a_log_of_other_runs_is_refused(small_run: Any, other_run: Path, tmp_path: Path) -> None:

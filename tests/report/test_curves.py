@@ -1,23 +1,10 @@
 from __future__ import annotations
 
-import numpy as np
-import pytest
+from pathlib import Path
+from typing import Any
 
-from postclick.report.curves import curves_of, wilson
-
-
-def test_wilson_by_hand() -> None:
-    # 10 of 100, z = 1.96: centre (0.1 + 0.0192) / 1.0384, half width by the formula
-    low, high = wilson(10.0, 100.0)
-    assert (low, high) == pytest.approx((0.05523, 0.17437), abs=1e-5)
-    assert wilson(0.0, 0.0) == (0.0, 1.0)
-    assert wilson(0.0, 50.0)[0] == 0.0
-
-
-def test_wilson_covers() -> None:
-    rng = np.random.default_rng(0)
-    hits = [low <= 0.1 <= high for low, high in (wilson(float(k), 200.0) for k in rng.binomial(200, 0.1, 2000))]
-    assert 0.93 < np.mean(hits) < 0.97
+from postclick.report.collect import collect
+from postclick.report.curves import curves_of
 
 
 def test_stored_tables_are_read_bin_by_bin() -> None:
@@ -26,3 +13,21 @@ def test_stored_tables_are_read_bin_by_bin() -> None:
     assert (curve.place, curve.predicted, curve.observed, curve.rows) == ("cvr@click|shop=a", (0.1,), (0.2,), (10.0,))
     assert (curve.low, curve.high) == ((0.05,), (0.4,))
     assert curves_of({}) == ()
+
+
+def test_a_column_asked_for_has_the_curves_that_evaluate_gives(small_run: Any, small_log: Any) -> None:
+    from postclick.run.assessment import evaluate_bundle
+
+    (study,) = collect([Path(small_run.path)], [small_log.path], ["shop"]).studies
+    run = study.contestants[0].run
+    assert run is not None
+    wanted = {
+        curve.place: curve
+        for curve in curves_of(evaluate_bundle(small_run.path, small_log.path, by=["shop"]).to_dict())
+    }
+    assert any("|shop=" in place for place in wanted)
+    shown = {curve.place: curve for curve in run.curves}
+    assert {place: shown.get(place) for place in wanted} == wanted
+    assert all(
+        curve.place.endswith("@world") and not curve.low for place, curve in shown.items() if place not in wanted
+    )

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from report_facts import html_of, study_of
 
-from postclick.report.facts import Cell, Study
+from postclick.report.facts import Cell, Study, Trial
 from postclick.report.log_facts import DataTable, Delay, Funnel
 from postclick.report.sections.data import data
 from postclick.report.sections.delay import delay
 from postclick.report.sections.leaderboard import leaderboard
+from postclick.report.sections.settings import settings
 
 
 def board_study() -> Study:
@@ -59,6 +60,31 @@ def test_table_one_is_first_in_the_data_and_old_boards_have_none() -> None:
     assert html.index("Table 1: the data") < html.index('class="funnels"')
     assert data(study_of()).first == ()
     assert "Table 1" not in html_of(study_of())
+
+
+def test_a_rate_of_nothing_is_not_zero() -> None:
+    study = study_of()
+    log = replace(study.log, funnels=(Funnel("train", 16000, 0, 0, open=0),))
+    part = data(replace(study, log=log))
+    assert part.tables[0].table.rows == (("train", 16000, 0, 0, 0.0, None, 0.0),)
+    ((_, stages),) = part.funnels
+    assert (stages[-1].share, stages[-1].width) == (None, 0.0)
+
+
+def test_the_best_over_a_grid_is_what_its_metric_calls_best() -> None:
+    trials = tuple(Trial("ESMM", {"a": 1, "b": b}, value) for b, value in ((1, 0.9), (2, 0.7)))
+    trials += (Trial("ESMM", {"a": 2, "b": 1}, 0.8),)
+    for metric, wanted in (("cvr/ne@click", 0.7), ("cvr/auc@click", 0.9), ("the validation loss", 0.7)):
+        groups = settings(replace(study_of(), trials=trials, grid_metric=metric)).groups
+        figure = next(one for group in groups for one in group.figures if one.title == "The grid over a")
+        assert figure.table.rows[0] == ("ESMM", "1", wanted)
+
+
+def test_a_split_that_took_part_in_training_is_not_called_untouched() -> None:
+    assert "took no part in training" in html_of(study_of())
+    html = html_of(study_of(split="valid"))
+    assert "took no part in training" not in html
+    assert "judged on valid rows" in html
 
 
 def test_open_clicks_are_said_beside_the_conversions() -> None:

@@ -19,6 +19,7 @@ HEAD = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1
         '<style>@import "http://example.invalid"</style>',
         '<rect onload="alert(1)" style="fill:url(http://example.invalid)" width="3"/>',
         '<rect fill="url(http://example.invalid/x)" width="3"/>',
+        '<rect id="alert" clip-path="url(#alert)" width="3"/>',
         '<rect fill="URL( http://example.invalid/x)" width="3"/>',
     ],
 )

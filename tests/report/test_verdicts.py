@@ -56,7 +56,7 @@ def test_a_derived_head_is_never_called_best(study: Any) -> None:
 def test_levels_off_and_right_are_told_apart(study: Any) -> None:
     text = said(replace(study, contestants=study.contestants[:1]))
     assert "ESMM over-states the mean CVR over all exposures by 51% (PCOC 1.511 [1.471, 1.553])" in text
-    assert "The mean CVR on clicks is right for ESMM (PCOC 1.02)" in text
+    assert "The mean CVR on clicks is right for ESMM (PCOC 1.020 [0.900, 1.140])" in text
 
 
 def test_thin_overlap_is_named(study: Any, thin: Any) -> None:

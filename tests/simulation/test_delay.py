@@ -56,9 +56,17 @@ def test_delays_follow_the_cut_weibull(shape):
         expected = -np.expm1(-((at / scale) ** shape)) / -np.expm1(-((window / scale) ** shape))
         np.testing.assert_allclose((days <= at).mean(axis=1), expected, atol=0.006)
     np.testing.assert_allclose(days.mean(axis=1), mean_delay(knobs, scale), atol=0.02)
-    grid = np.linspace(0, window, 200_001)
-    survival = 1 - np.expm1(-((grid / 1.0) ** shape)) / np.expm1(-(window**shape))
-    assert mean_delay(knobs, scale)[1] == pytest.approx(np.trapezoid(survival, grid), abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [0.3, 0.5, 1.0, 5.0])
+@pytest.mark.parametrize("window", [4.0, 30.0])
+def test_the_mean_delay_is_the_integral_of_the_survival_to_a_share_of_the_window(shape, window):
+    knobs, grid = replace(LATE, delay_shape=shape, attribution_days=window), window * np.linspace(0, 1, 100_001) ** 4
+    scale = window * np.geomspace(1e-3, 10, 9)
+    rising = ((grid / scale[:, None]) ** shape, (window / scale) ** shape)
+    survival = 1 - np.expm1(-rising[0]) / np.expm1(-rising[1])[:, None]
+    error = mean_delay(knobs, scale) - np.trapezoid(survival, grid)
+    assert abs(error).max() < 1.2e-4 * window
 
 
 def test_a_world_with_delays_says_when_and_how_long(tmp_path):

@@ -36,6 +36,8 @@ def test_where_nobody_has_a_neighbour_nothing_is_missed():
     vectors = np.eye(4, dtype=np.float32)
     measured = recall_at(vectors, neighbours(vectors, 2))
     assert (measured.value, measured.wanted) == (1.0, 0)
+    for few in (vectors[:1], vectors[:0]):
+        assert recall_at(few, neighbours(few, 2)).value == 1.0
 
 
 def test_blocks_of_vectors_are_merged(clustered, monkeypatch):

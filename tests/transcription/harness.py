@@ -16,7 +16,7 @@ from postclick.nn.embedding import use_sparse_gradients
 from postclick.nn.features import Features, Sequence
 from postclick.schema import DenseFeature, EmbeddingFeature, Schema, SequenceFeature, SparseFeature
 
-__all__ = ["Case", "Instance", "Parity", "arrays", "as_dtype", "build_new", "instance", "system", "twin"]
+__all__ = ["Case", "HeldParity", "Instance", "Parity", "arrays", "as_dtype", "build_new", "instance", "system", "twin"]
 
 SCHEMA = Schema(
     (
@@ -198,6 +198,33 @@ class Parity:
             place[index] = kept
             slopes[index] = (totals[0] - totals[1]) / (2 * STEP)
         return slopes
+
+
+class HeldParity(Parity):
+    """Parity where the equations are also given the logits that stopped quantities come from.
+
+    Differences hold these where they are, at the logits of the point itself; values take them from the same weights.
+    """
+
+    held: dict[str, np.ndarray] | None = None
+
+    def transcribed(self, case: Case, state: dict[str, np.ndarray], given: Instance):
+        """Return (heads, terms) of the equations at the weights `state`."""
+        logits = self._logits(case, state, given)
+        held = logits if self.held is None else self.held
+        return getattr(self.equations, case.objective)(logits, given.y, held, **case.options)
+
+    def gradients(self, case: Case, plant: Plant = lambda _: None) -> None:
+        """As of `Parity`, with what is stopped held fixed."""
+        self.held = self._logits(case, arrays(system(case.key, case.arguments, 10)), instance(EVERY_KIND))
+        try:
+            super().gradients(case, plant)
+        finally:
+            self.held = None
+
+    def _logits(self, case: Case, state: dict[str, np.ndarray], given: Instance) -> dict[str, np.ndarray]:
+        weights = self.state.network_weights(case.network, state)
+        return getattr(self.equations, case.network)(given.x, weights)
 
 
 def arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:

@@ -108,27 +108,10 @@ def three_networks(state_of):
 
 @pytest.fixture(scope="module")
 def parity(harness, equations, state):
-    class Held(harness.Parity):
-        """Parity where the equations are also given the logits that stopped quantities come from."""
-
-        held = None
-
-        def transcribed(self, case, weights, given):
-            logits = getattr(self.equations, case.network)(given.x, self.state.network_weights(case.network, weights))
-            held = logits if self.held is None else self.held
-            return getattr(self.equations, case.objective)(logits, given.y, held, **case.options)
-
-        def gradients(self, case, plant=lambda _: None):
-            at = harness.arrays(harness.system(case.key, case.arguments, 10))
-            weights = self.state.network_weights(case.network, at)
-            self.held = getattr(self.equations, case.network)(harness.instance(harness.EVERY_KIND).x, weights)
-            try:
-                super().gradients(case, plant)
-            finally:
-                self.held = None
-
     own = {objective.__name__: objective for objective in (ipw_objective, dr_objective)}
-    return Held(SimpleNamespace(**{**vars(equations), **own}), SimpleNamespace(network_weights=three_networks(state)))
+    return harness.HeldParity(
+        SimpleNamespace(**{**vars(equations), **own}), SimpleNamespace(network_weights=three_networks(state))
+    )
 
 
 TIGHT = {"floor": 1.0, "cap": 2.0}

@@ -111,27 +111,8 @@ def named_ids(harness):
 
 @pytest.fixture(scope="module")
 def parity(harness, equations, state):
-    class Held(harness.Parity):
-        """Parity where the equations also get the logits that the weights are computed from."""
-
-        held = None
-
-        def transcribed(self, case, weights, given):
-            logits = getattr(self.equations, case.network)(given.x, self.state.network_weights(case.network, weights))
-            held = logits if self.held is None else self.held
-            return self.equations.cstwa_objective(logits, given.y, held, **case.options)
-
-        def gradients(self, case, plant):
-            at = harness.arrays(harness.system(case.key, case.arguments, 10))
-            weights = self.state.network_weights(case.network, at)
-            self.held = getattr(self.equations, case.network)(harness.instance(harness.EVERY_KIND).x, weights)
-            try:
-                super().gradients(case, plant)
-            finally:
-                self.held = None
-
     own = {"cstwa": network(equations, shifted=True), "unshifted": network(equations, shifted=False)}
-    return Held(
+    return harness.HeldParity(
         SimpleNamespace(cstwa_objective=cstwa_objective, **own), SimpleNamespace(network_weights=weights_of(state))
     )
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from postclick import files
-from postclick.errors import ConfigError, StorageError, TrainingError
+from postclick.errors import ConfigError, LockedError, StorageError, TrainingError
 from postclick.run import RunConfig
 from postclick.training.config import TrainingConfig
 from postclick.tuning import tune
@@ -76,6 +78,34 @@ def test_a_folder_that_is_none_of_ours_is_not_touched(log, tmp_path):
     with pytest.raises(StorageError, match="not a folder of"):
         tune(log, CONFIG, tmp_path, force=True)
     assert (tmp_path / "mine.txt").read_text("utf-8") == "mine"
+
+
+def test_a_search_under_way_loses_nothing_by_force(tuned, log):
+    out, _ = tuned
+    before = sorted(out.rglob("*"))
+    with files.lock(out / "tuning"), pytest.raises(LockedError):
+        tune(log, CONFIG, out, trials=5, fixed=FIXED, force=True)
+    assert sorted(out.rglob("*")) == before
+
+
+def test_force_begins_a_search_anew(log, tmp_path):
+    out = tmp_path / "run"
+    first = tune(log, CONFIG, out, trials=1, fixed=FIXED)
+    (out / "tuning" / "old").write_text("of the search before", "utf-8")
+    again = tune(log, replace(CONFIG, seed=3), out, trials=1, fixed=FIXED, force=True)
+    assert again.run.bundle != first.run.bundle
+    assert not (out / "tuning" / "old").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "aims"),
+    [("cvr/auc@click", [0.5, 0.7], [0.5, 0.7]), ("cvr/pcoc@click", [0.5, 2.0], [np.log(2.0), np.log(2.0)])],
+)
+def test_what_proposes_aims_at_what_the_choice_takes(log, tmp_path, metric, values, aims):
+    search = Search(log, CONFIG, tmp_path, metric, {}, None)
+    before = [Trial(place, {}, value, "complete") for place, value in enumerate(values)]
+    asked = search._ask(before, 2)
+    assert [trial.value for trial in asked.study.trials[:2]] == pytest.approx(aims)
 
 
 def test_what_chooses_sees_no_test_rows(log):

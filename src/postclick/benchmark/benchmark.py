@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,17 @@ from typing import Any
 from postclick import files, progress
 from postclick.benchmark.experiment import Experiment, RunSpec
 from postclick.benchmark.leaderboard import Leaderboard
-from postclick.benchmark.pieces import Outcome, Piece, work
+from postclick.benchmark.pieces import Outcome, Piece, known, work
 from postclick.benchmark.preparation import open_logs, short_hash
 from postclick.data.log import ExposureLog
-from postclick.errors import ExitCode, Finding, PostclickError, StorageError
-from postclick.evaluation.names import MetricName
+from postclick.errors import Finding, PostclickError
+from postclick.evaluation.choice import merit
 from postclick.execution import Workers
-from postclick.metrics.influence import HIGHER_IS_BETTER
+from postclick.run.folder import claim, make_room
 
 __all__ = ["run_benchmark"]
 
 EXPERIMENT, RUNS, LEADERBOARD, TABLES = "experiment.toml", "runs.jsonl", "leaderboard.json", "leaderboard.md"
-_RANKED_UP = (*HIGHER_IS_BETTER, "pr_auc", "ks", "recall", "f1", "lift", "ndcg", "value")
 
 
 def run_benchmark(
@@ -72,8 +71,11 @@ def run_benchmark(
     experiment = Experiment.from_toml(path)
     text = Path(path).read_text("utf-8")
     out = Path(out)
-    _claim(out, resume=resume, force=force)
+    claim(out, EXPERIMENT, "a BENCHMARK folder", vacant=not (resume or force))
     with files.lock(out):
+        files.sweep(out)
+        if not resume:
+            make_room(out, force=force, marker=EXPERIMENT)
         files.write_text(out / EXPERIMENT, text)
         logs, notes = open_logs(experiment, data or {}, out / "shared")
         outcomes = _Job(experiment, out, logs).outcomes(jobs)
@@ -88,22 +90,6 @@ def run_benchmark(
         if failures:
             raise _joined(failures, out)
     return board
-
-
-def _claim(out: Path, *, resume: bool, force: bool) -> None:
-    """Make the folder, go on with ours, or refuse."""
-    content = {entry.name for entry in out.iterdir()} - {".lock"} if out.is_dir() else set()
-    if out.exists() and (not out.is_dir() or (content and EXPERIMENT not in content)):
-        finding = Finding("io.exists", "not a BENCHMARK folder, so it is not touched", str(out), fix="choose another")
-        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
-    if content and not resume:
-        if not force:
-            fix = "go on with --resume, choose another --out, or replace it with --force"
-            finding = Finding("io.exists", "the output exists already", str(out), fix=fix)
-            raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
-        for name in (*sorted(content - {EXPERIMENT}), EXPERIMENT):
-            files.discard(out / name)
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _joined(failures: Sequence[Outcome], out: Path) -> PostclickError:
@@ -139,21 +125,25 @@ class _Job:
         total = sum(map(len, tried)) + len(self.table) * len(seeds)
         with Workers(jobs, apart=True) as workers, progress.bar("Running", total, "runs") as advance:
 
-            def made(pieces: Iterable[Piece]) -> Iterator[Outcome]:
-                for outcome in workers.map(work, list(pieces)):
+            def made(pieces: Sequence[Piece]) -> Iterator[Outcome]:
+                before = [known(piece, self.logs[piece.data].hash) for piece in pieces]
+                # only what is not there yet: where all is, no process is started
+                fresh = workers.map(work, [piece for piece, found in zip(pieces, before, strict=True) if not found])
+                for found in before:
+                    outcome = found or next(fresh)
                     advance(1, outcome.piece.key)
                     yield outcome
 
             # one map over the trials of all rows, then one over the finals: a process waits once, not once a row
-            attempts = iter(list(made(piece for pieces in tried for piece in pieces)))
+            attempts = iter(list(made([piece for pieces in tried for piece in pieces])))
             found = [[next(attempts) for _ in pieces] for pieces in tried]
             chosen = [self._chosen(row, outcomes) for row, outcomes in zip(self.table, found, strict=True)]
             # the chosen setting was trained with the first seeds already: these runs are found complete
-            finals = (
+            finals = [
                 self._piece(row, "final", setting, seed)
                 for row, setting in zip(self.table, chosen, strict=True)
                 for seed in seeds
-            )
+            ]
             everything = [outcome for outcomes in found for outcome in outcomes] + list(made(finals))
         return sorted(everything, key=lambda outcome: (outcome.piece.key, outcome.piece.stage))
 
@@ -173,18 +163,13 @@ class _Job:
         return row.settings[merits.index(min(merits))]
 
     def _merit(self, attempts: Sequence[Outcome]) -> float:
-        """Return what the choice minimises."""
+        """Return what the choice minimises: the mean loss, or the merit of the metric's mean."""
         metric = self.experiment.grid.metric
         values = [None if attempt.row is None else attempt.row.valid for attempt in attempts]
         if any(value is None for value in values):
             return math.inf
         mean = sum(value for value in values if value is not None) / len(values)
-        if metric is None:
-            return mean
-        kind = MetricName.parse(metric).metric
-        if kind == "pcoc":
-            return abs(math.log(mean)) if mean > 0 else math.inf
-        return -mean if kind in _RANKED_UP else mean
+        return mean if metric is None else merit(metric, mean)
 
     def _piece(self, row: _Row, stage: str, setting: Mapping[str, Any], seed: int) -> Piece:
         """Return one run; equal settings of a row are equal folders."""

@@ -96,14 +96,22 @@ class DataFacts:
 
 
 def _distinct(log: ExposureLog, name: str) -> int | None:
-    """Return how many values a column of ids has, holding the distinct ones alone."""
-    column, known = f"label:{name}", None
+    """Return how many values a column of ids has, holding the distinct ones and at most as many new ones."""
+    column = f"label:{name}"
+    parts: list[pa.Array] = []
+    known = fresh = 0
     for split in log.splits:
         for path in sorted((log.path / split).glob("*.arrow")):
             with pa.memory_map(str(path)) as source:
                 if column not in pa.ipc.open_file(source).schema.names:
                     return None
             for batch in read_batches(path, [column]):
-                fresh = batch.column(0).unique()
-                known = fresh if known is None else pa.chunked_array([known, fresh]).unique()
-    return None if known is None else len(known) - int(known.null_count > 0)
+                parts.append(batch.column(0).unique())
+                fresh += len(parts[-1])
+                if fresh > known:  # not at each block: every time costs a pass over all that is known
+                    parts = [pa.chunked_array(parts).unique()]
+                    known, fresh = len(parts[0]), 0
+    if not parts:
+        return None
+    values = pa.chunked_array(parts).unique()
+    return len(values) - int(values.null_count > 0)

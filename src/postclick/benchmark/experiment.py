@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 
-from postclick.binding import Argument, bind, unknown_key
+from postclick.binding import Argument, bind, dotted, unknown_key
 from postclick.data.options import PrepareOptions
 from postclick.errors import ConfigError, Finding, nearest
 from postclick.evaluation.names import MetricName
@@ -260,21 +260,13 @@ class Experiment:
         values: dict[str, Any] = {"training": {"threads": 1}}
         for section in _SHARED:
             values.setdefault(section, {})
-            for name, value in _dotted(self.shared.get(section, {})):
+            for name, value in dotted(self.shared.get(section, {})).items():
                 _put(values, [section, *name.split(".")], None if value == "off" else value)
-        for name, value in [*_dotted(run.set or {}), *setting.items()]:
+        for name, value in [*dotted(run.set or {}).items(), *setting.items()]:
             head, _, rest = name.partition(".")
             place = [head, *rest.split(".")] if head in ("training", "calibration") else ["arguments", *name.split(".")]
             _put(values, place, None if value == "off" else value)
         return RunConfig.from_dict({"system": run.system, "seed": seed, **values})
-
-
-def _dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _put(values: dict[str, Any], place: list[str], value: Any) -> None:

@@ -61,15 +61,15 @@ def markdown(
 def _lines(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     # the | of a slice ("cvr/auc@random|new-pair") and of a label would end a cell
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (head, *body)]
-    rows = [escaped[0], ["---"] * len(head), *escaped[1:]]
-    return "\n".join("|" + "|".join(row) + "|" if row[0] == "---" else "| " + " | ".join(row) + " |" for row in rows)
+    top, *rows = ["| " + " | ".join(row) + " |" for row in escaped]
+    return "\n".join([top, "|" + "---|" * len(head), *rows])
 
 
 def _data(data: Mapping[str, DataFacts]) -> str:
     body = [
-        [*(_facts(name, facts) if first else [""] * 4), split, *_split(found)]
+        [*([""] * 4 if place else _facts(name, facts)), split, *_split(found)]
         for name, facts in data.items()
-        for first, (split, found) in zip([True, *[False] * len(facts.splits)], facts.splits.items(), strict=False)
+        for place, (split, found) in enumerate(facts.splits.items())
     ]
     return _lines(_DATA_HEAD, body)
 

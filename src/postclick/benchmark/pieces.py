@@ -16,13 +16,13 @@ from postclick.benchmark.rows import RunRow
 from postclick.bundle import Bundle, Scorer
 from postclick.bundle.header import installed_versions
 from postclick.data.log import ExposureLog
-from postclick.errors import ExitCode, Finding, PostclickError
+from postclick.errors import PostclickError, unforeseen
 from postclick.evaluation import EvaluationResult, evaluate
 from postclick.evaluation.readings import Reading
 from postclick.run import RunConfig, evaluate_bundle, run
 from postclick.run.assessment import judged_rows
 
-__all__ = ["Outcome", "Piece", "work"]
+__all__ = ["Outcome", "Piece", "known", "work"]
 
 FORMAT = 2
 """Of what is kept of a run; another one is made anew."""
@@ -101,6 +101,13 @@ class Outcome:
         return self.error is not None and not (diverged and self.piece.stage == "grid")
 
 
+def known(piece: Piece, log: str) -> Outcome | None:
+    """Return what came of a piece that was made before, whole and measured; `log` is the hash of the log."""
+    place = piece.measured(log)
+    kept = Measured.load(place, only="") if (piece.folder / files.MANIFEST).is_file() else None
+    return None if kept is None else Outcome(piece, kept.row, place)
+
+
 def work(piece: Piece) -> Outcome:
     """Make one run, in a process that is there for runs; a failure is an outcome, so that it ends no other run."""
     progress.set_quiet(True)  # several bars on one terminal tell nothing; the parent shows one over runs
@@ -109,9 +116,6 @@ def work(piece: Piece) -> Outcome:
     try:
         log = ExposureLog(piece.log)
         place = piece.measured(log.hash)
-        kept = Measured.load(place, only="") if (piece.folder / files.MANIFEST).is_file() else None
-        if kept is not None:
-            return Outcome(piece, kept.row, place)
         found = _made(piece, log)
         found.save(place)
         seconds = round(time.monotonic() - began, 3)
@@ -119,12 +123,8 @@ def work(piece: Piece) -> Outcome:
         files.append_json_line(piece.out / files.RECORD, record | provenance())
     except PostclickError as error:
         return Outcome(piece, error=_named(error, piece.key))
-    except OSError as error:
-        finding = Finding("io.failed", str(error), piece.key, fix="check the path and the disk")
-        return Outcome(piece, error=PostclickError(finding, exit_code=ExitCode.IO))
     except Exception as error:
-        finding = Finding("internal", f"{type(error).__name__}: {error}", piece.key, fix="report this as a bug")
-        return Outcome(piece, error=PostclickError(finding))
+        return Outcome(piece, error=unforeseen(error, piece.key))
     return Outcome(piece, found.row, place)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from postclick import files
 from postclick.benchmark.experiment import DataSpec, Experiment
+from postclick.benchmark.provenance import hashed
 from postclick.binding import bind
 from postclick.data.log import ExposureLog
 from postclick.data.options import PrepareOptions
@@ -65,8 +64,7 @@ def open_logs(
 
 def short_hash(value: Any) -> str:
     """Return 10 hexadecimal digits that stand for a plain value."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return hashed(value)[:10]
 
 
 def _open(name: str, spec: DataSpec, path: str | None, split: Mapping[str, Any], shared: Path) -> ExposureLog:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from postclick.calibration.odds import log_pair
 from postclick.calibration.platt import SLOPES, log_loss, newton
 
 __all__ = ["Beta", "fit_beta"]
@@ -37,8 +38,8 @@ class Beta:
 
     def __call__(self, odds: Array) -> Array:
         """Return calibrated log-odds, [B]."""
-        low, high = _sides(odds)
-        return self.a * low + self.b * high + self.c
+        log_p, log_not_p = log_pair(odds)
+        return self.a * log_p - self.b * log_not_p + self.c
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form."""
@@ -51,11 +52,6 @@ class Beta:
         if not (a > 0.0 and b > 0.0 and np.isfinite([a, b, c]).all()):
             raise ValueError(f"a {a}, b {b}, c {c}")
         return cls(a, b, c)
-
-
-def _sides(odds: Array) -> tuple[Array, Array]:
-    """Return log p and -log(1 - p); their sum is the log-odds."""
-    return -np.logaddexp(0.0, -odds), np.logaddexp(0.0, odds)
 
 
 def fit_beta(odds: Array, label: Array, weight: Array) -> Beta:
@@ -75,8 +71,8 @@ def fit_beta(odds: Array, label: Array, weight: Array) -> Beta:
     weight
         Sample weights > 0, [B].
     """
-    low, high = _sides(odds)
-    design = np.stack([low, high, np.ones_like(odds)], axis=1)
+    log_p, log_not_p = log_pair(odds)
+    design = np.stack([log_p, -log_not_p, np.ones_like(odds)], axis=1)
     best = newton(design, np.zeros_like(odds), np.array([1.0, 1.0, 0.0]), label, weight)
     if not _inside(best[:2]):
         held: list[tuple[float | None, float | None]] = [

@@ -13,6 +13,7 @@ from postclick.calibration.beta import Beta, fit_beta
 from postclick.calibration.config import CalibrationConfig, Method
 from postclick.calibration.field_aware import Columns, FieldAware, fit_field_aware
 from postclick.calibration.isotonic import Isotonic, fit_isotonic
+from postclick.calibration.odds import log_pair, product
 from postclick.calibration.platt import Platt, fit_platt, log_loss
 from postclick.calibration.sampling import SamplingCorrection
 from postclick.calibration.temperature import Temperature, fit_temperature
@@ -140,6 +141,11 @@ class Calibration:
             Table rows of the fields in `config`, one array a field.
         sampling
             Corrects the scores before anything is fitted.
+
+        Raises
+        ------
+        DataError
+            ``data.label_missing``: logged propensities are asked for and there are none.
         """
         if sampling is not None:
             scores = compose(sampling(scores))
@@ -261,28 +267,17 @@ def compose(scores: Scores) -> Scores:
     if "cvr" in scores.derived:
         odds["cvr"], clipped = _quotient(odds["ctcvr"], odds["ctr"])
     else:
-        odds["ctcvr"] = _product(odds["ctr"], odds["cvr"])
+        odds["ctcvr"] = product(odds["ctr"], odds["cvr"])
     if "action" in odds and "ctar" in odds:
         if "action" in scores.derived:
             odds["action"], _ = _quotient(odds["ctar"], odds["ctr"])
         else:
-            odds["ctar"] = _product(odds["ctr"], odds["action"])
+            odds["ctar"] = product(odds["ctr"], odds["action"])
     return replace(scores, odds=odds, clipped=clipped)
-
-
-def _product(one: Array, other: Array) -> Array:
-    """Return the log-odds of the product of two probabilities."""
-    first, second = _pair(one), _pair(other)
-    return np.asarray(first[0] + second[0] - np.logaddexp(first[1], first[0] + second[1]))
 
 
 def _quotient(joint: Array, whole: Array) -> tuple[Array, int]:
     """Return the log-odds of joint / whole, clipped to at most 1 - MARGIN, and how many left [0, 1]."""
-    quotient = _pair(joint)[0] - _pair(whole)[0]
+    quotient = log_pair(joint)[0] - log_pair(whole)[0]
     log_q = np.minimum(quotient, np.log1p(-MARGIN))
     return np.asarray(log_q - np.log(-np.expm1(log_q))), int((quotient > 0.0).sum())
-
-
-def _pair(odds: Array) -> tuple[Array, Array]:
-    """Return log p and log(1 - p)."""
-    return -np.logaddexp(0.0, -odds), -np.logaddexp(0.0, odds)

@@ -196,7 +196,8 @@ def fit_field_aware(odds: Array, label: Array, weight: Array, columns: Columns) 
     field is then the tau^2 under which the shifts, freed of the prior, are likeliest: N(0, tau^2 + 1 / h), h the
     value's information (a diagonal Laplace step), again until no tau^2 moves by more than 2 %. A field without an
     effect of its own so ends at tau = 0. Weights are scaled to their effective number: unequal ones (IPS) count as the
-    rows they are worth.
+    rows they are worth. Where every slope ends on the border of `SLOPES` the line is not to be trusted: the slopes stay
+    1, and the middle level and the shifts alone are fitted.
 
     Parameters
     ----------
@@ -211,9 +212,12 @@ def fit_field_aware(odds: Array, label: Array, weight: Array, columns: Columns) 
     """
     own = weight * (weight.sum() / (weight @ weight))
     problem = _Problem.of(odds, label, own, columns)
-    point, spreads = problem.start(), np.full(len(columns), _FIRST_SPREAD)
+    point, spreads, slopes = problem.start(), np.full(len(columns), _FIRST_SPREAD), SLOPES
     for _ in range(_ROUNDS):
-        point = problem.minimum(point, spreads)
+        point = problem.minimum(point, spreads, slopes)
+        if slopes == SLOPES and problem.on_border(point):
+            slopes = (1.0, 1.0)
+            point = problem.minimum(problem.start(), spreads, slopes)
         before, spreads = spreads, problem.spreads(point, spreads)
         if np.all(np.abs(np.log(spreads / before)) < _CLOSE):
             break
@@ -293,15 +297,13 @@ class _Problem:
         total = float(self.weight.sum())
         return loss / total, gradient / total
 
-    def minimum(self, start: Array, spreads: Array) -> Array:
-        """Return the minimum with slopes in bounds; where every slope ends on one, with slopes 1."""
-        point = self._minimise(start, spreads, SLOPES)
+    def on_border(self, point: Array) -> bool:
+        """Return whether every slope is on a border of `SLOPES`, but for the rounding of the scale it was found on."""
         slopes = point[1 : 1 + self.segments]
-        if np.all((slopes <= SLOPES[0]) | (slopes >= SLOPES[1])):
-            return self._minimise(self.start(), spreads, (1.0, 1.0))
-        return point
+        return bool(np.all((slopes <= SLOPES[0] * (1.0 + 1e-9)) | (slopes >= SLOPES[1] * (1.0 - 1e-9))))
 
-    def _minimise(self, start: Array, spreads: Array, slopes: tuple[float, float]) -> Array:
+    def minimum(self, start: Array, spreads: Array, slopes: tuple[float, float] = SLOPES) -> Array:
+        """Return the minimum with each slope within `slopes`, from a first point."""
         from scipy.optimize import minimize
 
         information = self._information(start)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from postclick.calibration.odds import log_pair, product
 from postclick.data.scores import Scores
 from postclick.schema import KeepRates
 
@@ -41,12 +42,10 @@ class SamplingCorrection:
         """
         odds = dict(scores.odds)
         cvr = odds["cvr"] + np.log(self.keep.clicked)
-        log_q, log_rest = -np.logaddexp(0.0, -cvr), -np.logaddexp(0.0, cvr)
+        log_q, log_rest = log_pair(cvr)
         kept = np.logaddexp(log_q, np.log(self.keep.clicked) + log_rest)
         ctr = odds["ctr"] + np.log(self.keep.unclicked) - kept
-        log_both = -np.logaddexp(0.0, -ctr) + log_q
-        log_not = np.logaddexp(-np.logaddexp(0.0, ctr), -np.logaddexp(0.0, -ctr) + log_rest)
-        return replace(scores, odds=odds | {"ctr": ctr, "cvr": cvr, "ctcvr": log_both - log_not})
+        return replace(scores, odds=odds | {"ctr": ctr, "cvr": cvr, "ctcvr": product(ctr, cvr)})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form."""

@@ -38,7 +38,8 @@ def demo(
     shown = None if page is None else str(page)
     output.result(
         {"folder": str(out), "worlds": results, "sentences": words, "report": shown},
-        *(demo_table(results), f"{CAPTION}\n"),
+        demo_table(results),
+        f"{CAPTION}\n",
         *words,
     )
     output.note(_next(out))

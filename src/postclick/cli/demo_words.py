@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from postclick.cli.tables import interval
+from postclick.report.verdicts import inside, near
 
 __all__ = ["AUC", "CLICKS", "LOGLOSS", "PCOC", "RAW_PCOC", "Results", "sentences"]
 
 AUC, PCOC, LOGLOSS, CLICKS = "cvr/auc@world", "cvr/pcoc@world", "cvr/logloss@world", "cvr/auc@click"
 RAW_PCOC = "cvr/pcoc[score=raw]@world"
 _CLICK_PCOC = "cvr/pcoc@click"
-_NEAR = 0.1
-"""A mean within 10 % of the truth is called nearly right even where its interval excludes 1."""
 
 Scores: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Who scored (oracle, mlp, esmm) -> metric -> its plain form."""
@@ -42,21 +41,12 @@ def _bounds(entry: Mapping[str, Any]) -> tuple[float, float]:
     return entry["low"], entry["high"]
 
 
-def _right(entry: Mapping[str, Any]) -> bool:
-    low, high = _bounds(entry)
-    return low <= 1.0 <= high
-
-
-def _near(entry: Mapping[str, Any]) -> bool:
-    return _right(entry) or abs(entry["value"] - 1.0) <= _NEAR
-
-
 def _summary(scores: Scores) -> str:
     """Say whether training on clicks is fine in this world: near in its mean, and not ranking visibly worse."""
     mlp, esmm = scores["mlp"], scores["esmm"]
     if None in (mlp[PCOC]["value"], mlp[AUC]["value"], esmm[AUC]["value"]):
         return "whether training on clicks is fine here cannot be judged."
-    faults = [] if _near(mlp[PCOC]) else ["in its mean"]
+    faults = [] if near(mlp[PCOC]) else ["in its mean"]
     faults += ["in its ranking"] if _bounds(mlp[AUC])[1] < _bounds(esmm[AUC])[0] else []
     if faults:
         return f"training on clicks goes wrong over exposures here, {' and '.join(faults)}."
@@ -68,10 +58,10 @@ def _level(who: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     if entry["value"] is None:
         return f"the mean of {who} cannot be judged ({entry['undefined']})."
     shown = f"(PCOC {interval(entry, 2)})"
-    if _right(entry):
+    if inside(entry):
         return f"{who} gets the mean CVR over all exposures right {shown}."
     share = abs(entry["value"] - 1.0)
-    if _near(entry):
+    if near(entry):
         return f"{who} gets the mean CVR over all exposures right to {share:.0%} {shown}."
     verb = "over-states" if entry["value"] > 1.0 else "under-states"
     return f"{who} {verb} the CVR over all exposures by {share:.0%} {shown}."
@@ -80,10 +70,10 @@ def _level(who: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
 def _seen_on_clicks(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Say whether the rows a practitioner has would have shown the fault."""
     entry = metrics.get(_CLICK_PCOC)
-    if entry is None or entry["value"] is None or _near(metrics[PCOC]):
+    if entry is None or entry["value"] is None or near(metrics[PCOC]):
         return ""
     shown = f"(PCOC {interval(entry, 2)})"
-    if _near(entry):
+    if near(entry):
         return f" On clicks, the only rows where conversions are observed, it looks right {shown}."
     return f" Clicks show it too {shown}."
 

@@ -25,10 +25,11 @@ def evaluate(
     """Evaluate a RUN or BUNDLE on a split of a LOG; every metric is named HEAD/METRIC@POPULATION and has its interval.
 
     @exposure: all rows. @click: clicked rows, the only ones where a conversion can be observed. @world: against the
-    true probabilities, on simulated logs. A metric that the rows do not define is undefined, not a number. Where a
-    system has gates: how each task uses the experts, and which have collapsed. The mean CVR and its log-loss over all
-    exposures are also estimated from the clicked rows (estimator=naive, ips, snips, dr), with the overlap of clicks and
-    exposures that the weighted ones rest on; where it is too thin they are withheld.
+    true probabilities, on simulated logs. A metric that the rows do not define is undefined, not a number. Beside ece
+    and field_rce, which are above 0 for perfect scores too, stands where they would lie were the scores calibrated.
+    Where a system has gates: how each task uses the experts, and which have collapsed. The mean CVR and its log-loss
+    over all exposures are also estimated from the clicked rows (estimator=naive, ips, snips, dr), with the overlap of
+    clicks and exposures that the weighted ones rest on; where it is too thin they are withheld.
 
     Example: postclick evaluate run log --by campaign
 

@@ -23,7 +23,7 @@ from postclick.cli.simulate import simulate
 from postclick.cli.systems import systems
 from postclick.cli.train import train
 from postclick.cli.tune import tune
-from postclick.errors import ExitCode, Finding, PostclickError, StorageError, UsageError
+from postclick.errors import ExitCode, Finding, PostclickError, UsageError, unforeseen
 
 __all__ = ["app", "call", "main"]
 
@@ -84,8 +84,6 @@ def call(arguments: Sequence[str]) -> int:
         code = ExitCode.TERMINATED
     except BrokenPipeError:
         return _reader_gone()
-    except OSError as error:
-        return _report(StorageError(Finding("io.failed", str(error), fix="check the path and the disk")), as_json)
     except SystemExit as error:  # typer's own answer to a closed pipe
         return ExitCode.OK if not error.code else _reader_gone()
     except Exception as error:
@@ -96,20 +94,13 @@ def call(arguments: Sequence[str]) -> int:
 
 
 def _translated(error: Exception) -> PostclickError:
-    """Turn typer's complaints into ours, and anything unforeseen into an internal error."""
+    """Turn typer's complaints and anything unforeseen into ours."""
     format_message = getattr(error, "format_message", None)
-    if callable(
-        format_message
-    ):  # typer's usage errors; their class has moved between its versions, this method has not
+    if callable(format_message):  # typer's usage errors: their class has moved between its versions, this has not
         context = getattr(error, "ctx", None)
         place = context.command_path if context else "postclick"
         return UsageError(Finding("usage", str(format_message()), place, fix=f"see: {place} --help"))
-    if os.environ.get("POSTCLICK_DEBUG"):
-        import traceback
-
-        traceback.print_exception(error)
-    fix = "this is a bug in postclick; run again with POSTCLICK_DEBUG=1 and report the traceback"
-    return PostclickError(Finding("internal", f"{type(error).__name__}: {error}", fix=fix))
+    return unforeseen(error)
 
 
 def _report(error: PostclickError, as_json: bool) -> int:

@@ -28,13 +28,18 @@ _HEADLINE = ("auc", "logloss", "ne", "pcoc", "ece")
 
 
 def interval(entry: Mapping[str, Any], digits: int = 4) -> str:
-    """Return ``value [low, high]`` of a metric's plain form, or why it has no value."""
+    """Return ``value [low, high]`` of a metric's plain form, or why it has no value.
+
+    Where the ends are a null band, in which the value need not lie, ``value (if calibrated: low to high)``.
+    """
     if entry["value"] is None:
         return f"undefined ({entry['undefined']})"
     value = number(entry["value"], digits)
     if entry["low"] is None:
         return value
-    return f"{value} [{number(entry['low'], digits)}, {number(entry['high'], digits)}]"
+    ends = number(entry["low"], digits), number(entry["high"], digits)
+    band = entry.get("method", "").startswith("null band")
+    return f"{value} (if calibrated: {' to '.join(ends)})" if band else f"{value} [{', '.join(ends)}]"
 
 
 def metrics_table(title: str, metrics: Metrics) -> RenderableType:

@@ -52,13 +52,13 @@ def tune(
 
     Next: postclick evaluate tuned log, or the trials in tuned/tuning.json
     """
-    from postclick.binding import parse_assignments
+    from postclick.binding import dotted, parse_assignments
     from postclick.tuning import tune as search
 
     output = Output(as_json, quiet)
     flags = {"system": system, "seed": seed, "max_epochs": max_epochs, "device": device.value if device else None}
     settings = configuration(config, assignments or [], flags)
-    fixed = list(_names(parse_assignments(assignments or [])))
+    fixed = list(dotted(parse_assignments(assignments or [])))
     with stop_signals() as stop:
         try:
             result = search(
@@ -81,13 +81,6 @@ def tune(
     parts = [words] if result.comparison is None else [words, _tests(result.comparison)]
     output.result({"run": str(out), **form, "metrics": result.run.to_dict()["metrics"]}, *parts)
     output.note(f"wrote {out}; next: postclick evaluate {out} {log}")
-
-
-def _names(nested: object, prefix: str = "") -> list[str]:
-    """Return the dotted names of a nested table's leaves."""
-    if not isinstance(nested, dict):
-        return [prefix.rstrip(".")]
-    return [found for name, value in nested.items() for found in _names(value, f"{prefix}{name}.")]
 
 
 def _tests(compared: Comparison) -> RenderableType:

@@ -15,7 +15,17 @@ from postclick.data.faults import RowFaults
 from postclick.errors import Finding
 from postclick.schema import Columns
 
-__all__ = ["LATEST", "NO_TIME", "TimeSpan", "censor", "find_span", "mark_disorder", "open_outcomes", "when"]
+__all__ = [
+    "LATEST",
+    "NO_TIME",
+    "TimeSpan",
+    "censor",
+    "find_span",
+    "mark_disorder",
+    "open_outcomes",
+    "when",
+    "window_start",
+]
 
 NO_TIME = int(np.iinfo(np.int64).min)
 """A click, conversion or cut-off time that is missing (no click, no conversion)."""
@@ -133,15 +143,26 @@ def open_outcomes(
 
 def _within_window(found: Mapping[str, Any], columns: Columns, clicked: NDArray[np.bool_]) -> NDArray[np.bool_]:
     assert columns.attribution_window is not None
-    exposed, until = found.get("time", NO_TIME), found["observed_until"]
-    start = np.where(clicked & _given(found, "click_time"), found.get("click_time", NO_TIME), exposed)
+    until, start = found["observed_until"], window_start(clicked, found.get("time"), found.get("click_time"))
     window = round(columns.attribution_window * _SECOND)
     within: NDArray[np.bool_] = (start == NO_TIME) | (until == NO_TIME) | (until - window < start)
     return within if "time" in found else within & clicked
 
 
-def _given(found: Mapping[str, Any], role: str) -> NDArray[np.bool_] | bool:
-    return found[role] != NO_TIME if role in found else False
+def window_start(clicked: NDArray[np.bool_], time: Times | None, click_time: Times | None) -> Times:
+    """Return when the attribution window of each row began, or `NO_TIME`.
+
+    With the click; where the row was not clicked, or its click has no time of its own, with the exposure.
+
+    Parameters
+    ----------
+    clicked
+        bool [B].
+    time, click_time
+        Microseconds [B], or None where there is no such column.
+    """
+    exposed = np.full(len(clicked), NO_TIME) if time is None else time
+    return exposed if click_time is None else np.where(clicked & (click_time != NO_TIME), click_time, exposed)
 
 
 def censor(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from postclick import files
 from postclick.data.arrays import Exposures, Labels, concatenate
-from postclick.data.clock import NO_TIME
+from postclick.data.clock import NO_TIME, window_start
 from postclick.data.hashing import unit_interval
 from postclick.data.keep import weighed
 from postclick.data.layout import from_arrow, label_from_arrow, labels_from_arrow, matrix_from_arrow, to_arrow
@@ -137,10 +137,11 @@ class LogSpec:
 
 def _observed_days(labels: Labels) -> float | None:
     """Return `LogSpec.days`."""
-    start, until = labels.time if labels.click_time is None else labels.click_time, labels.observed_until
-    if labels.immature is None or until is None or start is None:
+    until, clicked = labels.observed_until, labels.click == 1
+    if labels.immature is None or until is None:
         return None
-    there = (labels.click == 1) & (start != NO_TIME) & (until != NO_TIME)
+    start = window_start(clicked, labels.time, labels.click_time)
+    there = clicked & (start != NO_TIME) & (until != NO_TIME)
     return float((until[there] - start[there]).max()) / 86_400e6 if there.any() else None
 
 
@@ -206,7 +207,7 @@ class LogSplit:
         exposures = from_arrow(self._blocks[index], self.schema)
         if exposures.labels is None:
             return exposures
-        first = sum(self.block_rows[:index])
+        first = 0 if self.propensity is None else sum(self.block_rows[:index])
         return replace(exposures, labels=self._completed(exposures.labels, first))
 
     def _completed(self, labels: Labels, first: int = 0) -> Labels:

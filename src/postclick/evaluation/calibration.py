@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from postclick.errors import printable
-from postclick.evaluation.rows import EvaluationRows, Sample, group_codes
+from postclick.evaluation.rows import EvaluationRows, Sample
 from postclick.evaluation.slices import slice_masks
 from postclick.evaluation.tables import CalibrationTables, ReliabilityBin, SliceRatio
 from postclick.metrics import Estimate, Shrunken, SliceSums, field_rce, holm, reliability_table, shrunken, slice_sums
@@ -54,13 +54,13 @@ def calibration_tables(rows: EvaluationRows, samples: Sequence[Sample], *, level
             chosen = sample.select(mask)
             if len(chosen) >= _LEAST_BIN and chosen.positives > 0:
                 bins[f"{place}|{part}"] = _bins(chosen, level)
-        sums = {column: _sums(sample, values) for column, values in rows.slices.items()}
+        sums = {column: _sums(rows, sample, column) for column in rows.slices}
         if sums:
-            counts[place], found = _family(sums, level)
-            ratios |= {f"{place}|{column}": entries for column, (entries, _) in found.items()}
-            spreads |= {f"{place}|{column}": shrunk.spread for column, (_, shrunk) in found.items() if shrunk}
+            counts[place], off, found = _family(sums, level)
             listed = {column: entries for column, (entries, _) in found.items()}
-            verdict.append(_sentence(place, listed, counts[place], level))
+            ratios |= {f"{place}|{column}": entries for column, entries in listed.items()}
+            spreads |= {f"{place}|{column}": shrunk.spread for column, (_, shrunk) in found.items() if shrunk}
+            verdict.append(_sentence(place, listed, counts[place], off, level))
     return CalibrationTables(bins, ratios, spreads, counts, level, tuple(verdict))
 
 
@@ -74,7 +74,7 @@ def field_rces(
         return dict.fromkeys(columns, Estimate.none("scores are not numbers" if len(sample) else "no rows"))
     found = {}
     for column in columns:
-        sums, _ = _sums(sample, rows.slices[column])
+        sums, _ = _sums(rows, sample, column)
         found[column] = field_rce(sums, sample.label, level=level, seed=seed)
     return found
 
@@ -92,28 +92,30 @@ def _bins(sample: Sample, level: float) -> tuple[ReliabilityBin, ...]:
     count = int(np.clip(len(sample) // _LEAST_BIN, 1, _BINS))
     table = reliability_table(sample.odds, sample.label, sample.weight, count, sample.user)
     columns = (table.rows.astype(int), *table.rates(level))
-    return tuple(
-        ReliabilityBin(*row) for row in zip(*(column.tolist() for column in columns), strict=True) if row[0] > 0
-    )
+    return tuple(ReliabilityBin(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
 
 
-def _sums(sample: Sample, values: NDArray[Any]) -> tuple[SliceSums, list[str]]:
+def _sums(rows: EvaluationRows, sample: Sample, column: str) -> tuple[SliceSums, list[str]]:
     """Return the sums of the slices that the sample has, and their values as text."""
-    own = values if sample.places is None else values[sample.places]
-    codes = group_codes(own)
-    first = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
-    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    codes, values = rows.codes[column], rows.slices[column]
+    if sample.places is not None:
+        codes, values = codes[sample.places], values[sample.places]
+    held = np.bincount(codes) > 0
+    codes = (np.cumsum(held) - 1)[codes]
+    one = np.zeros(np.count_nonzero(held), np.int64)
+    one[codes] = np.arange(len(codes))  # a row of each slice; all have the same value
     sums = slice_sums(sample.odds, sample.label, codes, sample.weight, sample.user)
-    return sums, [printable(own[place]) for place in first]
+    return sums, [printable(values[place]) for place in one]
 
 
 def _family(
     sums: Mapping[str, tuple[SliceSums, list[str]]], level: float
-) -> tuple[int, dict[str, tuple[tuple[SliceRatio, ...], Shrunken | None]]]:
-    """Return how many slices were tested together, and each column's slices."""
+) -> tuple[int, int, dict[str, tuple[tuple[SliceRatio, ...], Shrunken | None]]]:
+    """Return how many slices were tested together, how many of them are off, and each column's slices."""
     raw = {column: entry.p for column, (entry, _) in sums.items()}
     adjusted = holm(np.concatenate(list(raw.values())).tolist())
     tested = int(np.count_nonzero(~np.isnan(adjusted)))
+    off = int(np.count_nonzero(adjusted <= 1.0 - level))
     together = 1.0 - (1.0 - level) / max(tested, 1)
     found, start = {}, 0
     for column, (entry, values) in sums.items():
@@ -127,7 +129,7 @@ def _family(
             for place in order[:MOST_LISTED].tolist()
         )
         found[column] = listed, shrunk
-    return tested, found
+    return tested, off, found
 
 
 def _columns(entry: SliceSums, p: NDArray[np.float64], shrunk: Shrunken | None, level: float) -> list[list[Any]]:
@@ -138,21 +140,16 @@ def _columns(entry: SliceSums, p: NDArray[np.float64], shrunk: Shrunken | None, 
     return [[value if math.isfinite(value) else None for value in column.tolist()] for column in columns]
 
 
-def _sentence(place: str, tables: Mapping[str, tuple[SliceRatio, ...]], tested: int, level: float) -> str:
-    """Say whether any slice is off, and which is the worst."""
+def _sentence(place: str, tables: Mapping[str, tuple[SliceRatio, ...]], tested: int, off: int, level: float) -> str:
+    """Say whether any slice is off, and which is the worst; the worst is listed, however many are `off`."""
     if not tested:
         return f"{place}: no slice has the 10 positives that a test of its calibration needs"
-    off = sorted(_off(tables, 1.0 - level), key=lambda found: (found[1].p or 0.0, -abs(math.log(found[1].pcoc or 1.0))))
     if not off:
         return f"{place}: no slice of {tested} can be told apart from calibrated (Holm over all, {level:.0%})"
-    column, worst = off[0]
+    sure = ((column, each) for column, listed in tables.items() for each in listed if each.p is not None)
+    column, worst = min(sure, key=lambda found: (found[1].p or 0.0, -abs(math.log(found[1].pcoc or 1.0))))
     ends = f"[{worst.low:.2f}, {worst.high:.2f}]" if worst.low is not None and worst.high is not None else ""
     return (
-        f"{place}: {len(off)} of {tested} slices are off (Holm over all, {level:.0%}); the surest is "
+        f"{place}: {off} of {tested} slices are off (Holm over all, {level:.0%}); the surest is "
         f"{column}={worst.value}, PCOC {worst.pcoc:.2f} {ends}"
     )
-
-
-def _off(tables: Mapping[str, tuple[SliceRatio, ...]], alpha: float) -> Iterator[tuple[str, SliceRatio]]:
-    for column, listed in tables.items():
-        yield from ((column, each) for each in listed if each.p is not None and each.p <= alpha)

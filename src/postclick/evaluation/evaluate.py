@@ -61,26 +61,18 @@ class _Wanted:
             names = SLICE_METRICS if part else WORLD_METRICS if world else DEFAULT_METRICS
             lists = RANDOM_METRICS if sample.population == "random" and sample.user is not None and not part else ()
             return [*names, *lists, *(_RAW_METRICS if sample.raw is not None and not part else ())]
-        place = (sample.head, sample.population, part)
-        full = [
-            format_metric(name.metric, name.variant)
-            for name in self.full
-            if (name.head, name.population, name.slice) == place
-        ]
-        return [name for name in dict.fromkeys([*self.everywhere, *full]) if not _is_apart(name)]
+        return [name for name in self._named(sample, part) if not _is_apart(name)]
 
     def apart(self, sample: Sample, metric: str, default: Sequence[str]) -> list[str]:
         """Return ``metric[variant]`` wanted of a whole sample, for a metric that needs more than the sample."""
         if not self.chosen:
             return [*default]
-        place = (sample.head, sample.population, "", metric)
-        full = [
-            format_metric(name.metric, name.variant)
-            for name in self.full
-            if (name.head, name.population, name.slice, name.metric) == place
-        ]
-        every = [name for name in self.everywhere if parse_metric(name)[0] == metric]
-        return [*dict.fromkeys([*every, *full])]
+        return [name for name in self._named(sample, "") if parse_metric(name)[0] == metric]
+
+    def _named(self, sample: Sample, part: str) -> list[str]:
+        place = (sample.head, sample.population, part)
+        here = (name for name in self.full if (name.head, name.population, name.slice) == place)
+        return [*dict.fromkeys([*self.everywhere, *(format_metric(name.metric, name.variant) for name in here)])]
 
     def debiased(self) -> list[str]:
         """Return ``metric[estimator=...]`` wanted of the cvr on all exposures."""

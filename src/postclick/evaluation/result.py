@@ -25,7 +25,7 @@ class Metric:
     value
         The number; None where it is undefined.
     low, high
-        Ends of the interval (for ``ece``: of the null band); None where there is none.
+        Ends of the interval (for ``ece`` and ``field_rce``: of the null band); None where there is none.
     level
         Nominal coverage.
     method
@@ -157,7 +157,7 @@ def _row(name: str, metric: Metric) -> dict[str, str]:
     notes = ["derived"] if metric.derived else []
     if metric.undefined:
         notes.append(f"undefined: {metric.undefined}")
-    elif ("/ece@" in name or "/field_rce[" in name) and metric.low is not None:
+    elif metric.method.startswith("null band"):
         notes.append("low and high: null band")
     positives = f"{metric.positives:g}" if metric.positives != int(metric.positives) else str(int(metric.positives))
     return {

@@ -160,6 +160,11 @@ class EvaluationRows:
         """Integer user codes, or None where the log has no user."""
         return None if self.labels.user_id is None else group_codes(self.labels.user_id)
 
+    @cached_property
+    def codes(self) -> Mapping[str, NDArray[np.int32]]:
+        """Column of `slices` -> [N] integer codes of its values, in their order."""
+        return {column: group_codes(values) for column, values in self.slices.items()}
+
     @property
     def asked(self) -> bool:
         """Whether every row is a randomised exposure with a click: users were made to rate, so clicks say nothing."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from postclick.errors import printable
-from postclick.evaluation.rows import EvaluationRows, group_codes
+from postclick.evaluation.rows import EvaluationRows
 
 __all__ = ["MOST_VALUES", "left_out", "slice_masks"]
 
@@ -19,7 +19,7 @@ MOST_VALUES = 20
 def slice_masks(rows: EvaluationRows) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Yield the name behind the bar (``column=value``, ``cold-item``, ``new-pair``) and the mask of each slice."""
     for column, values in rows.slices.items():
-        codes = group_codes(values)
+        codes = rows.codes[column]
         counts = np.bincount(codes)
         for code in np.argsort(-counts, kind="stable")[:MOST_VALUES]:
             mask = codes == code
@@ -32,5 +32,5 @@ def slice_masks(rows: EvaluationRows) -> Iterator[tuple[str, NDArray[np.bool_]]]
 
 def left_out(rows: EvaluationRows) -> dict[str, int]:
     """Return, a column, how many of its values get no metrics of their own."""
-    more = {column: len(np.unique(group_codes(values))) - MOST_VALUES for column, values in rows.slices.items()}
+    more = {column: int(codes.max(initial=-1)) + 1 - MOST_VALUES for column, codes in rows.codes.items()}
     return {column: count for column, count in more.items() if count > 0}

@@ -48,6 +48,8 @@ class SliceRatio:
         Interval that holds for all tested slices of this head together (Bonferroni); None where it is not tested.
     p
         p-value of being calibrated, adjusted by Holm over all tested slices of this head; None where it is not tested.
+        Of the slice with the smallest it is under 1 - level exactly where the interval leaves out 1; of the others
+        Holm asks less, so it can be where the interval still holds 1.
     shrunk, shrunk_low, shrunk_high
         PCOC drawn towards the other slices of the column, with its posterior interval (gamma-Poisson).
     """

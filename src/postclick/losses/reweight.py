@@ -66,7 +66,7 @@ def contradiction_weights(
     form
         w, see above.
     epsilon
-        At least 0.
+        At least 0. With 0 a jump weighs rows 0, which `undo_weights` cannot take back.
     cap
         Upper bound of a weight, at least 1.
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from postclick.metrics.curve import Floats, Label, hard_labels
 from postclick.metrics.estimate import Estimate, normal_quantile
+from postclick.metrics.probability import sigmoid
 
 __all__ = ["Reliability", "clustered_squares", "ece", "reliability_table"]
 
@@ -71,7 +72,9 @@ def reliability_table(
     bins: int = BINS,
     unit: NDArray[np.integer] | None = None,
 ) -> Reliability:
-    """Return the reliability table in bins of equal mass; equal scores share a bin, so there may be fewer.
+    """Return the reliability table in bins of equal mass.
+
+    Equal scores share a bin and one without mass is left out, so there may be fewer.
 
     Parameters
     ----------
@@ -87,13 +90,12 @@ def reliability_table(
         [B] codes of independent units (users), for `Reliability.rates`; None makes every row one.
     """
     place = np.searchsorted(_cuts(odds, weight, bins), odds, side="left")
-    small = np.exp(-np.abs(odds))
-    predicted = np.where(odds >= 0, 1.0, small) / (1.0 + small)
+    predicted = sigmoid(odds)
     own = np.ones(len(odds)) if weight is None else weight
     columns = (own * predicted, own * np.asarray(label, np.float64), own, own**2 * predicted * (1.0 - predicted))
     sums = [np.asarray(np.bincount(place, column, bins), np.float64) for column in columns]
     rows = np.bincount(place, minlength=bins).astype(np.float64)
-    keep = rows > 0
+    keep = sums[2] > 0.0  # a bin whose rows all have weight 0 says nothing
     predicted_sum, observed, mass, spread = (column[keep] for column in sums)
     rate = np.divide(sums[1], sums[2], out=np.zeros(bins), where=sums[2] > 0)
     noise = own * (np.asarray(label, np.float64) - rate[place])

@@ -79,11 +79,18 @@ class SliceSums:
         return np.where(self.tested, 2.0 * ndtr(-z), np.nan)
 
     def pcoc(self, level: float) -> tuple[Floats, Floats, Floats]:
-        """Return predicted / observed and its interval on the log scale; nan where the slice is not tested."""
+        """Return predicted / observed and the interval of the test `p` inverted; nan where the slice is not tested.
+
+        It holds the ratios t with |predicted - t observed| <= z sqrt(t V): were t true, t observed would be predicted
+        in the mean and its variance t V, as that of counts grows with their mean. At t = 1 that is the test, so the
+        interval leaves out 1 exactly where p < 1 - level. Solved for t it is
+
+            predicted / observed  x  exp(+-2 asinh(z sqrt(V) / (2 sqrt(predicted observed)))).
+        """
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = self.predicted / self.observed
-            # of log(predicted / observed): the residual's standard error over what was observed
-            half = normal_quantile(level) * np.sqrt(self.variance) / self.observed
+            error = normal_quantile(level) * np.sqrt(self.variance)
+            half = 2.0 * np.arcsinh(error / (2.0 * np.sqrt(self.predicted * self.observed)))
             ends = ratio * np.exp(-half), ratio * np.exp(half)
         low, high = (np.where(self.tested, end, np.nan) for end in ends)
         return np.where(self.observed > 0, ratio, np.nan), low, high

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from postclick.data.arrays import CENSORED, Exposures, Labels, Ragged
-from postclick.data.clock import NO_TIME
+from postclick.data.clock import NO_TIME, window_start
 from postclick.errors import DataError, Finding
 from postclick.models.base import Batch, Delays
 from postclick.nn.features import Features, Sequence
@@ -131,8 +131,7 @@ def _weight(labels: Labels, known: NDArray[np.bool_], device: torch.device | str
 def _delays(labels: Labels, immature: NDArray[np.int8], device: torch.device | str) -> Delays:
     """Return what is known of the times of a batch; a click without a time of its own happened at its exposure."""
     clicked, nothing = labels.click == 1, np.full(len(labels), NO_TIME)
-    exposed = nothing if labels.time is None else labels.time
-    start = exposed if labels.click_time is None else np.where(labels.click_time == NO_TIME, exposed, labels.click_time)
+    start = window_start(clicked, labels.time, labels.click_time)
     until = nothing if labels.observed_until is None else labels.observed_until
     bought = nothing if labels.conversion_time is None else labels.conversion_time
     return Delays(

@@ -135,8 +135,9 @@ class Escaper:
     undo_weights: Annotated[bool, Argument("divide the weights out of the odds of scores", paper=False)] = True
 
     def __post_init__(self) -> None:
-        if not (0.0 <= self.epsilon < float("inf") and 1.0 <= self.cap < float("inf")):
-            raise ValueError(f"epsilon is at least 0 and cap at least 1, got {self.epsilon} and {self.cap}")
+        strong = self.epsilon > 0.0 if self.form == "jump" else self.epsilon >= 0.0  # a weight of 0 cannot be undone
+        if not (strong and self.epsilon < float("inf") and 1.0 <= self.cap < float("inf")):
+            raise ValueError(f"epsilon is at least 0 (jump: above), cap at least 1, got {self.epsilon} and {self.cap}")
         if not (0.0 < self.low < self.high < 1.0 and self.window >= 2):
             got = f"{self.low}, {self.high} and {self.window}"
             raise ValueError(f"low < high lie in (0, 1) and a window holds 2 or more, got {got}")

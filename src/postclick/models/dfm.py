@@ -14,11 +14,10 @@ from postclick.losses.delay import delayed_conversion_loss, log_unseen
 from postclick.losses.entire_space import click_loss
 from postclick.losses.reduce import mean_over_clicks, mean_over_exposures
 from postclick.models.arguments import EmbeddingSize, Interactions
-from postclick.models.base import Batch, Citation, ConversionModel, Delays, HeadKind, Losses, Outputs
-from postclick.models.batching import attribution_days, batch_labels
-from postclick.models.task_heads import product_outputs
+from postclick.models.base import Batch, Citation, Delays, Losses, Outputs
+from postclick.models.batching import batch_labels
+from postclick.models.delayed import DelayedConversion
 from postclick.nn.tower import Tower
-from postclick.nn.trunk import TaskNetwork
 
 __all__ = ["DFM"]
 
@@ -27,7 +26,7 @@ _START = 0.9
 """Where the delay's head starts: a rate of softplus(logit .9) = 2.3 a window, a mean delay of a third of it."""
 
 
-class DFM(ConversionModel):
+class DFM(DelayedConversion):
     r"""Delayed Feedback Model (DFM).
 
     Three networks: of the click, of the conversion, and of how long a conversion takes.
@@ -100,32 +99,15 @@ class DFM(ConversionModel):
         shared_embedding: Annotated[bool, Argument("one table for the three networks")] = False,
         interaction: Interactions = None,
     ) -> None:
-        super().__init__(spec)
-        self.days, self.cut_at_window = attribution_days(spec.schema), cut_at_window
-        self.network = TaskNetwork(
-            spec.schema,
-            spec.table_rows,
-            {"ctr": spec.ctr, "cvr": spec.cvr, _DELAY: _START},
+        super().__init__(
+            spec,
+            {_DELAY: _START},
             tower=tower,
             embedding_size=embedding_size,
             interaction=interaction,
             shared_embedding=shared_embedding,
         )
-
-    @property
-    def heads(self) -> dict[str, HeadKind]:
-        """All three; ctcvr is the product."""
-        return {"ctr": "head", "cvr": "head", "ctcvr": "head"}
-
-    @property
-    def observed(self) -> tuple[tuple[str, str], ...]:
-        """The CTR over exposures, and the CVR on clicks whose window has closed."""
-        return (("ctr", "exposure"), ("cvr", "click"))
-
-    def forward(self, batch: Batch) -> Outputs:
-        """Return ctr, cvr, ctcvr; extras are the logit of the delay's rate."""
-        found = self.network(batch.features)
-        return product_outputs(found, {_DELAY: found.logits[_DELAY]})
+        self.cut_at_window = cut_at_window
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the terms ``ctr`` and ``cvr``; the diagnostic ``arrived`` is the share of conversions seen by now."""

@@ -15,11 +15,10 @@ from postclick.losses.entire_space import click_loss
 from postclick.losses.probability import LogProbability
 from postclick.losses.reduce import mean_over_clicks, mean_over_exposures
 from postclick.models.arguments import EmbeddingSize, Interactions
-from postclick.models.base import Batch, Citation, ConversionModel, HeadKind, Losses, Outputs
-from postclick.models.batching import attribution_days, batch_labels
-from postclick.models.task_heads import product_outputs
+from postclick.models.base import Batch, Citation, Losses, Outputs
+from postclick.models.batching import batch_labels
+from postclick.models.delayed import DelayedConversion
 from postclick.nn.tower import Tower
-from postclick.nn.trunk import TaskNetwork
 
 __all__ = ["ESDFM"]
 
@@ -38,7 +37,7 @@ class _Told:
     final: Tensor
 
 
-class ESDFM(ConversionModel):
+class ESDFM(DelayedConversion):
     r"""Elapsed-time Sampling Delayed Feedback Model (ES-DFM).
 
     Four networks that share nothing: of the click, of the conversion, and two that weigh.
@@ -119,36 +118,18 @@ class ESDFM(ConversionModel):
         shared_embedding: Annotated[bool, Argument("one table for the four networks")] = False,
         interaction: Interactions = None,
     ) -> None:
-        super().__init__(spec)
         if not 0.0 < wait < 1.0:
             raise ValueError(f"a wait is a share of the window, in (0, 1), got {wait}")
-        window = attribution_days(spec.schema)
-        self.wait = wait * window
-        self.stream = 0.0 if spec.days is None else max(spec.days - window, 0.0)
-        self.network = TaskNetwork(
-            spec.schema,
-            spec.table_rows,
-            {"ctr": spec.ctr, "cvr": spec.cvr, _LATE: spec.cvr / 2.0, _NEVER: 1.0 - spec.cvr / 2.0},
+        super().__init__(
+            spec,
+            {_LATE: spec.cvr / 2.0, _NEVER: 1.0 - spec.cvr / 2.0},
             tower=tower,
             embedding_size=embedding_size,
             interaction=interaction,
             shared_embedding=shared_embedding,
         )
-
-    @property
-    def heads(self) -> dict[str, HeadKind]:
-        """All three; ctcvr is the product."""
-        return {"ctr": "head", "cvr": "head", "ctcvr": "head"}
-
-    @property
-    def observed(self) -> tuple[tuple[str, str], ...]:
-        """The CTR over exposures, and the CVR on clicks whose window has closed."""
-        return (("ctr", "exposure"), ("cvr", "click"))
-
-    def forward(self, batch: Batch) -> Outputs:
-        """Return ctr, cvr, ctcvr; extras are the logits of the two weighing networks."""
-        found = self.network(batch.features)
-        return product_outputs(found, {name: found.logits[name] for name in (_LATE, _NEVER)})
+        self.wait = wait * self.days
+        self.stream = 0.0 if spec.days is None else max(spec.days - self.days, 0.0)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Losses:
         """Return the terms ``ctr, cvr, late, never``; diagnostics are shares of the clicks told early, twice, never."""

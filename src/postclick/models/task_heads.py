@@ -65,10 +65,10 @@ def pair_observed(second: SecondTask) -> tuple[tuple[str, str], ...]:
 
 def pair_outputs(found: TaskLogits, second: SecondTask) -> Outputs:
     """Return ctr, cvr, ctcvr, [B] each: cvr = ctcvr / ctr, or ctcvr = ctr cvr."""
-    ctr, other = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", second))
-    if second == "ctcvr":
-        return Outputs(ctr, cvr=other.quotient(ctr), ctcvr=other, extras=found.gate_extras())
-    return Outputs(ctr, cvr=other, ctcvr=ctr * other, extras=found.gate_extras())
+    if second == "cvr":
+        return product_outputs(found)
+    ctr, ctcvr = (LogProbability.from_logit(found.logits[task]) for task in ("ctr", "ctcvr"))
+    return Outputs(ctr, cvr=ctcvr.quotient(ctr), ctcvr=ctcvr, extras=found.gate_extras())
 
 
 def pair_losses(outputs: Outputs, batch: Batch, second: SecondTask) -> Losses:

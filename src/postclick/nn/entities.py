@@ -196,14 +196,13 @@ class EntityShift(_Numbered):
     def __init__(self, places: tuple[int, ...], size: int, entities: int, table_rows: int) -> None:
         super().__init__(places, size, entities, table_rows)
         self.register_buffer("shift", torch.zeros(entities + 1, len(places) * size))
+        self._stretches = _runs(places)
 
     def forward(self, fields: Tensor, rows: Tensor) -> Tensor:
         """Return c + d."""
         held = embedding(self.slots(rows), self.shift).view(len(rows), len(self.places), self.size)
-        if _runs(self.places) == [(0, fields.shape[1], 0)]:
-            return fields + held
         shifts = torch.zeros_like(fields)
-        for first, last, place in _runs(self.places):
+        for first, last, place in self._stretches:
             shifts[:, place : place + last - first] = held[:, first:last]
         return fields + shifts
 

@@ -64,11 +64,15 @@ def write_report(
 
 def installed() -> bool:
     """Return whether what draws and lays out the page is there (the extra ``report``)."""
-    return all(find_spec(name) is not None for name in _NEEDED)
+    return not _absent()
+
+
+def _absent() -> list[str]:
+    return [name for name in _NEEDED if find_spec(name) is None]
 
 
 def _check_installed() -> None:
-    if not installed():
-        absent = [name for name in _NEEDED if find_spec(name) is None]
+    absent = _absent()
+    if absent:
         fix = "pip install 'postclick[report]'"
         raise ConfigError(Finding("config.value", f"not installed: {', '.join(absent)}", "postclick report", fix=fix))

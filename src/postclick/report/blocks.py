@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from postclick.errors import escaped
@@ -14,6 +14,7 @@ from postclick.report.words import count, gain, number, percent, plain, signed
 
 __all__ = [
     "Board",
+    "BoardRow",
     "Bullet",
     "Column",
     "Facts",
@@ -31,6 +32,14 @@ Value = str | float | int | None
 BoardRow = tuple[str, str, str, tuple[tuple[str, str, str, str], ...]]
 Tone = Literal["good", "bad", "unsure", "note"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMS: dict[str, Callable[[float], str]] = {
+    "count": count,
+    "percent": percent,
+    "signed": signed,
+    "gain": gain,
+    "number": number,
+    "text": number,
+}
 
 
 @dataclass(frozen=True)
@@ -46,15 +55,7 @@ class Column:
             return "–"
         if isinstance(value, str):
             return plain(value)
-        forms: dict[str, Callable[[float], str]] = {
-            "count": count,
-            "percent": percent,
-            "signed": signed,
-            "gain": gain,
-            "number": number,
-            "text": number,
-        }
-        return forms[self.kind](float(value))
+        return _FORMS[self.kind](float(value))
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a funnel: how many, and what share of the step before."""
+    """One step of a funnel: how many, and what share of `of`; None for the first, and where there is nothing before."""
 
     name: str
     count: int
@@ -167,7 +168,9 @@ class Stage:
     @property
     def width(self) -> float:
         """Width of its bar in per cent, a sliver at least where there is anything."""
-        return 100.0 if self.share is None else max(100.0 * min(self.share, 1.0), 0.4 if self.count else 0.0)
+        if not self.count:
+            return 0.0
+        return 100.0 if self.share is None else max(100.0 * min(self.share, 1.0), 0.4)
 
 
 @dataclass(frozen=True)
@@ -300,4 +303,4 @@ class Section:
     title: str
     short: str
     lead: str
-    parts: tuple[Part, ...] = field(default=())
+    parts: tuple[Part, ...] = ()

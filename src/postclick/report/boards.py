@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from postclick import files
+from postclick.data.log import SPLITS
 from postclick.report.facts import Cell, Contestant, Pair, RunFacts, Study, Trial
-from postclick.report.folders import corrupt, json_lines, read_log, read_run, remembered_log
+from postclick.report.folders import corrupt, json_lines, read_log, read_run, read_toml, remembered_log
 from postclick.report.log_facts import DataTable, Funnel, LogFacts
 from postclick.report.words import settled
 
@@ -19,7 +19,6 @@ __all__ = ["SHARED", "read_benchmark", "shared_logs"]
 
 SHARED = "shared"
 _ORACLE = "oracle"
-_ORDER = {"train": 0, "valid": 1, "test": 2}
 
 
 def shared_logs(folder: Path) -> dict[str, Path]:
@@ -53,8 +52,7 @@ def read_benchmark(folder: Path, name: str, logs: Mapping[str, Path]) -> list[St
     """
     files.read_manifest(folder, "benchmark")
     board, lines = files.read_json(folder / "leaderboard.json"), json_lines(folder / "runs.jsonl")
-    with corrupt(folder / "experiment.toml"):
-        experiment = tomllib.loads((folder / "experiment.toml").read_text("utf-8"))
+    experiment = read_toml(folder / "experiment.toml")
     with corrupt(folder):
         return [
             _study(folder, name, data, table, board, lines, experiment, logs) for data, table in board["tables"].items()
@@ -97,6 +95,7 @@ def _study(
         notes=tuple(str(note) for note in board.get("notes", ())),
         groups=board.get("groups", {}).get(data, {}),
         table=facts,
+        split=str(experiment.get("table", {}).get("split", "test")),
     )
 
 
@@ -111,7 +110,8 @@ def _data_table(form: Mapping[str, Any] | None) -> DataTable | None:
         return None
     splits = tuple(
         Funnel(split, int(found["rows"]), int(found["clicks"]), int(found["conversions"]), found.get("actions"))
-        for split, found in sorted(form["splits"].items(), key=lambda entry: _ORDER.get(entry[0], len(_ORDER)))
+        for split in SPLITS
+        if (found := form["splits"].get(split)) is not None
     )
     return DataTable(form.get("users"), form.get("items"), form.get("features"), splits)
 

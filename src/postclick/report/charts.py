@@ -14,7 +14,7 @@ from postclick.report.words import plain
 
 __all__ = ["MOST_SERIES", "calibration", "delay", "gates", "overlap", "sweep", "training"]
 
-MOST_SERIES = 4
+MOST_SERIES = len(SERIES)
 """Lines that one chart can hold and still be read."""
 _ACCENT = "var(--accent)"
 _PLOT = WIDTH - 60
@@ -86,16 +86,18 @@ def overlap(found: Mapping[str, Mapping[str, Any]], label: str) -> str:
     import altair as alt
 
     rows = [row for index, (name, form) in enumerate(found.items()) for row in _strips(index, name, form)]
-    floors = [form["floor"] for form in found.values()]
+    floors = sorted({form["floor"] for form in found.values()})
     ends = [row[key] for row in rows for key in ("outer", "far") if row["outer"] is not None] + floors
-    scale = alt.Scale(type="log", domain=domain_of([max(end, 1e-9) for end in ends], log=True), nice=False)
     span = domain_of([max(end, 1e-9) for end in ends], log=True)
+    scale = alt.Scale(type="log", domain=span, nice=False)
     decades = [10.0**power for power in range(-9, 1) if span[0] <= 10.0**power <= span[1]]
     ticks: dict[str, Any] = {"values": decades} if len(decades) > 1 else {}
     axis = alt.Axis(format="~%", labelOverlap=True, **ticks)
     x = alt.X("middle:Q", scale=scale, axis=axis, title="propensity, the chance of a click (log scale)")
     y = alt.Y("row:Q", scale=alt.Scale(domain=[len(found) - 0.5, -0.5], nice=False), axis=None)
-    layers = [alt.Chart(values([{"middle": floors[0]}])).mark_rule(color=SOFT, strokeDash=[4, 3]).encode(x=x)]
+    layers = [
+        alt.Chart(values([{"middle": floor} for floor in floors])).mark_rule(color=SOFT, strokeDash=[4, 3]).encode(x=x)
+    ]
     inside = WIDTH - 20
     for kind, color, offset in (("clicked", _ACCENT, 4), ("unclicked", SOFT, 19)):
         base = alt.Chart(values([row for row in rows if row["kind"] == kind])).encode(y=y)

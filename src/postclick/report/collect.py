@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from postclick import files
@@ -70,6 +71,7 @@ def collect(paths: Sequence[Path], logs: Sequence[Path] = (), by: Sequence[str] 
         raise InputMissingError(
             *(Finding("input.wrong_kind", "none of the runs was trained on this LOG", path, fix=fix) for path in strays)
         )
+    studies = _told_apart(studies)
     return Figures(tuple(studies), tuple(_missing(studies)), version("postclick"))
 
 
@@ -93,6 +95,15 @@ def _sorted(paths: Sequence[Path], logs: Sequence[Path], by: Sequence[str]) -> _
     return _Given(runs, benchmarks, by_hash, tuple(by))
 
 
+def _told_apart(studies: Sequence[Study]) -> list[Study]:
+    """Return the studies; those that share a name, as data sets of two BENCHMARKs may, with their origin in it."""
+    names = [study.name for study in studies]
+    return [
+        replace(study, name=f"{study.name} ({study.origin})") if names.count(study.name) > 1 else study
+        for study in studies
+    ]
+
+
 def _groups(runs: Mapping[str, RunFacts]) -> list[list[RunFacts]]:
     found: dict[str, list[RunFacts]] = {}
     for run in runs.values():
@@ -113,11 +124,7 @@ def _runs_study(runs: Sequence[RunFacts], given: _Given) -> Study:
     study = Study(log.name, ", ".join(run.name for run in runs), log, contestants, metrics)
     if path is None:
         return study
-    folders = {}
-    for seeds in alike.values():
-        # the first of them stands for all; a line break, which no path here has, tells the others apart
-        folders[seeds[0].name] = given.runs[seeds[0].name]
-        folders |= {f"{seeds[0].name}\n{run.name}": given.runs[run.name] for run in seeds[1:]}
+    folders = {seeds[0].name: [given.runs[run.name] for run in seeds] for seeds in alike.values()}
     return judged(study, path, folders, given.by)
 
 
@@ -146,10 +153,9 @@ def _contestant(label: str, runs: Sequence[RunFacts], metrics: Sequence[str]) ->
         if len(values) < len(runs):
             cells[name] = Cell(None, seeds=values, derived=derived, undefined=undefined or "not measured")
             continue
-        mean = sum(values) / len(values)
-        spread = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else None
+        spread = stdev(values) if len(values) > 1 else None
         low, high = (entries[0]["low"], entries[0]["high"]) if len(values) == 1 else (None, None)
-        cells[name] = Cell(mean, low, high, values, spread, derived)
+        cells[name] = Cell(fmean(values), low, high, values, spread, derived)
     return Contestant(label, first.system, first, len(runs), cells)
 
 
@@ -158,12 +164,12 @@ def _scored_benchmark(study: Study, path: Path, kept: Mapping[str, Path], given:
     runs = [entry.run for entry in study.contestants if entry.run is not None]
     log = given.logs.get(study.log.hash)
     if log is None and study.log.hash in kept:
-        test = study.log.funnel("test")
-        if test is not None and test.rows * len(runs) <= SCORED_ROWS:
+        judges = study.log.funnel(study.split)
+        if judges is not None and judges.rows * len(runs) <= SCORED_ROWS:
             log = kept[study.log.hash]
     if log is None or not runs:
         return study
-    return judged(study, log, {run.name: path / "runs" / run.name for run in runs}, given.by)
+    return judged(study, log, {run.name: [path / "runs" / run.name] for run in runs}, given.by)
 
 
 def _missing(studies: Sequence[Study]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from postclick.binding import dotted
 from postclick.evaluation.tables import SliceRatio
 from postclick.report.log_facts import DataTable, Funnel, LogFacts
 
@@ -130,14 +131,7 @@ class RunFacts:
     @property
     def config(self) -> dict[str, Any]:
         """Every setting by its dotted name."""
-        return dict(_flat(self.settings))
-
-
-def _flat(form: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in form.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(prefix + name, value)]
-    return found
+        return dotted(self.settings)
 
 
 @dataclass(frozen=True)
@@ -286,6 +280,8 @@ class Study:
         Metric -> ``head`` or ``derived`` -> label -> letters; those that share a letter cannot be told apart.
     table
         Table 1 of the data, of a benchmark.
+    split
+        Whose rows were judged.
     """
 
     name: str
@@ -301,6 +297,7 @@ class Study:
     notes: tuple[str, ...] = ()
     groups: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     table: DataTable | None = None
+    split: str = "test"
 
     def pair(self, metric: str, label: str) -> Pair | None:
         """Return the comparison of `label` with the baseline, or None."""

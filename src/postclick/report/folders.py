@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from postclick import files
+from postclick.data.log import SPLITS
 from postclick.errors import DataError, Finding, InputMissingError
 from postclick.report.curves import curves_of, slices_of
 from postclick.report.facts import RunFacts
 from postclick.report.log_facts import Funnel, LogFacts
 
-__all__ = ["corrupt", "json_lines", "read_log", "read_run", "remembered_log", "short_names"]
-
-_SPLITS = ("train", "valid", "test")
+__all__ = ["corrupt", "json_lines", "read_log", "read_run", "read_toml", "remembered_log", "short_names"]
 
 
 @contextlib.contextmanager
@@ -38,7 +37,8 @@ def json_lines(path: Path) -> list[Any]:
         return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the values of a TOML file; a missing or malformed one is a typed error that names it."""
     if not path.is_file():
         raise InputMissingError(Finding("input.missing", "no such file", str(path), fix="make the folder anew"))
     with corrupt(path):
@@ -60,7 +60,7 @@ def read_run(folder: Path, name: str) -> RunFacts:
         A file in it is not what postclick writes.
     """
     files.read_manifest(folder, "run")
-    config, header = _toml(folder / "config.toml"), _json(folder / "bundle" / "model.json")
+    config, header = read_toml(folder / "config.toml"), _json(folder / "bundle" / "model.json")
     bundle = files.read_manifest(folder / "bundle", "bundle").hash
     evaluation, calibration = _json(folder / "evaluation.json"), _json(folder / "bundle" / "calibration.json")
     trainings = [line for line in json_lines(folder / files.RECORD) if line.get("event") == "train"]
@@ -116,10 +116,10 @@ def read_log(folder: Path, name: str) -> LogFacts:
     """
     manifest = files.read_manifest(folder, "log")
     ledger, audit = files.read_json(folder / "ledger.json"), files.read_json(folder / "audit.json")
-    schema = _toml(folder / "schema.toml")
+    schema = read_toml(folder / "schema.toml")
     with corrupt(folder):
         rows, acts = ledger["rows"], "action" in schema.get("columns", {})
-        splits = {split: ledger["splits"][split] for split in _SPLITS if split in ledger["splits"]}
+        splits = {split: ledger["splits"][split] for split in SPLITS if split in ledger["splits"]}
         features = audit.get("features", {}).get("test", {})
         return LogFacts(
             name=name,

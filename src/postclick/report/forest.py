@@ -17,7 +17,8 @@ __all__ = ["FAINT", "INK", "SERIES", "SOFT", "WIDTH", "Bar", "domain_of", "fores
 
 WIDTH = 356
 """Pixels of a whole chart: a phone of 390 without its margins."""
-SERIES = tuple(f"var(--s{index})" for index in range(1, 7))
+SERIES = tuple(f"var(--s{index})" for index in range(1, 5))
+"""Colours of lines in one chart: no more can be told apart."""
 INK, SOFT, FAINT = "var(--ink)", "var(--ink-2)", "var(--line)"
 _VERDICT = {"better": "var(--good)", "worse": "var(--bad)"}
 _ROW = 40

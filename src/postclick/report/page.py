@@ -78,10 +78,13 @@ def _heading(figures: Figures) -> str:
 
 
 def _given(figures: Figures) -> str:
-    seeds = max((entry.seeds for study in figures.studies for entry in study.contestants), default=1)
+    seeds = sorted({entry.seeds for study in figures.studies for entry in study.contestants} or {1})
     names = list(dict.fromkeys(study.origin for study in figures.studies))
-    seen = f"{seeds} training seeds each" if seeds > 1 else "one training seed each"
-    return f"From {plain(', '.join(names), 160)}; {seen}; judged on test rows that took no part in training."
+    splits = " and ".join(dict.fromkeys(study.split for study in figures.studies))
+    many = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+    seen = f"{many} training seeds each" if seeds[-1] > 1 else "one training seed each"
+    judged = "test rows that took no part in training" if splits == "test" else f"{plain(splits)} rows"
+    return f"From {plain(', '.join(names), 160)}; {seen}; judged on {judged}."
 
 
 def _terms(sections: Sequence[Section]) -> list[tuple[str, str]]:
@@ -92,7 +95,7 @@ def _terms(sections: Sequence[Section]) -> list[tuple[str, str]]:
     found = [
         (short, f"{words[0].upper()}{words[1:]}.")
         for head, (short, words) in HEADS.items()
-        if f"{head}/" in text or f"{head}@" in text
+        if re.search(rf"\b{head}[/@]", text)
     ]
     found += [(short, words) for metric, (short, words) in METRICS.items() if re.search(rf"/{metric}\b", text)]
     found += [

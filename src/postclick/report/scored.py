@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from postclick.report.curves import scored_curves, scored_slices
-from postclick.report.facts import Contestant, Curve, Pair, RunFacts, Slices, Study
+from postclick.report.curves import scored
+from postclick.report.facts import Contestant, Curve, Pair, Slices, Study
 from postclick.report.log_facts import Delay
 from postclick.report.words import settled
 
@@ -23,12 +23,11 @@ __all__ = ["COMPARED", "arrivals", "judged"]
 
 COMPARED = ("cvr/auc@world", "cvr/auc@click", "cvr/logloss@click", "ctcvr/auc@exposure", "ctcvr/logloss@exposure")
 """What RUNs of one log are compared by, as far as their rows have it."""
-_SPLIT = "test"
 _AGES = 48
 """Points of the delay curve."""
 
 
-def judged(study: Study, log: Path, folders: Mapping[str, Path], by: Sequence[str]) -> Study:
+def judged(study: Study, log: Path, folders: Mapping[str, Sequence[Path]], by: Sequence[str]) -> Study:
     """Return the study with what the rows of its LOG say.
 
     Parameters
@@ -38,7 +37,7 @@ def judged(study: Study, log: Path, folders: Mapping[str, Path], by: Sequence[st
     log
         Its LOG.
     folders
-        Name of a run -> its folder.
+        Name of a shown run -> its folder, and those of its other seeds.
     by
         Columns whose values get curves of their own.
 
@@ -62,27 +61,22 @@ def judged(study: Study, log: Path, folders: Mapping[str, Path], by: Sequence[st
         run = contestant.run
         if run is None:
             continue
-        for name in _members(run, folders):
-            bundle = Bundle.load(folders[name])
+        for folder in folders[run.name]:
+            bundle = Bundle.load(folder)
             bundle.require_fit(opened)
-            rows, _, _ = judged_rows(Scorer(bundle, "cpu"), opened, _SPLIT, by)
+            rows, _, _ = judged_rows(Scorer(bundle, "cpu"), opened, study.split, by)
             scores.setdefault(contestant.label, []).append(rows.scores)
-            if name == run.name:
-                curves[name] = scored_curves(rows, population), scored_slices(rows, population)
+            if run.name not in curves:
+                curves[run.name] = scored(rows, population)
     if rows is None:
         return study
     contestants = tuple(_with_curves(entry, curves) for entry in study.contestants)
-    best = study.oracle or _oracle(rows, opened, study.metrics)
+    best = study.oracle or _oracle(rows, opened, study)
     study = replace(study, contestants=contestants, oracle=best, log=replace(study.log, delay=arrivals(opened)))
     if study.pairs or len(scores) < 2:
         return study
     baseline = study.baseline or study.contestants[0].label
     return replace(study, baseline=baseline, pairs=_compared(scores, rows, study.metrics, baseline, population))
-
-
-def _members(run: RunFacts, folders: Mapping[str, Path]) -> list[str]:
-    """Return the runs of one contestant: its own, and those that differ from it by their seed alone."""
-    return [name for name in folders if name == run.name or name.startswith(f"{run.name}\n")]
 
 
 def _with_curves(contestant: Contestant, found: Mapping[str, tuple[tuple[Curve, ...], Slices]]) -> Contestant:
@@ -96,14 +90,14 @@ def _with_curves(contestant: Contestant, found: Mapping[str, tuple[tuple[Curve, 
     return replace(contestant, run=replace(run, curves=run.curves + more, slices=slices))
 
 
-def _oracle(rows: EvaluationRows, log: ExposureLog, metrics: Sequence[str]) -> dict[str, float]:
+def _oracle(rows: EvaluationRows, log: ExposureLog, study: Study) -> dict[str, float]:
     """Return what the true probabilities themselves reach on these rows."""
     from postclick.evaluation import oracle
 
-    truth = log.truth(_SPLIT)
+    truth, metrics = log.truth(study.split), [name for name in study.metrics if "|" not in name]
     if truth is None or not metrics:
         return {}
-    found = oracle(rows.labels, truth, metrics=list(metrics), split=_SPLIT, population=log.schema.population)
+    found = oracle(rows.labels, truth, metrics=metrics, split=study.split, population=log.schema.population)
     return {name: settled(metric.value) for name, metric in found.metrics.items() if metric.value is not None}
 
 

@@ -9,15 +9,15 @@ from xml.etree import ElementTree
 __all__ = ["clean", "rendered"]
 
 _SPACE = "{http://www.w3.org/2000/svg}"
-_ELEMENTS = {"svg", "g", "path", "line", "rect", "text", "tspan", "circle", "defs", "clipPath"}
+_ELEMENTS = {"svg", "g", "path", "line", "rect", "text", "tspan", "circle"}
 _ATTRIBUTES = {
     *("d", "x", "y", "x1", "y1", "x2", "y2", "dx", "dy", "cx", "cy", "r", "width", "height", "transform", "viewBox"),
     *("fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap"),
     *("stroke-linejoin", "stroke-miterlimit", "opacity", "text-anchor", "font-size", "font-weight", "font-style"),
-    *("clip-path", "display"),
+    "display",
 }
 _LONG = re.compile(r"-?\d+\.\d{3,}(?![\d%])")
-_URL = re.compile(r"url\((?!#[A-Za-z0-9_-]+\))", re.IGNORECASE)
+_URL = re.compile(r"url\(", re.IGNORECASE)
 
 
 def rendered(chart: Any, label: str) -> str:
@@ -31,7 +31,7 @@ def rendered(chart: Any, label: str) -> str:
 
 
 def clean(text: str, label: str) -> str:
-    """Return an SVG with elements and attributes of a short list, no scripts, links, styles or outside references."""
+    """Return an SVG with elements and attributes of a short list, no scripts, links, styles, ids or references."""
     ElementTree.register_namespace("", _SPACE[1:-1])
     root = ElementTree.fromstring(text)
     _strip(root)

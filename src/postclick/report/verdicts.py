@@ -9,9 +9,9 @@ from typing import Any
 
 from postclick.report.blocks import Bullet
 from postclick.report.facts import Contestant, Pair, Study
-from postclick.report.words import HEADS, count, interval, lower_is_better, number, plain, title
+from postclick.report.words import count, interval, lower_is_better, number, plain, title
 
-__all__ = ["FEW_CONVERSIONS", "level_verdict", "pair_verdict", "verdicts"]
+__all__ = ["FEW_CONVERSIONS", "inside", "level_verdict", "near", "pair_verdict", "verdicts"]
 
 FEW_CONVERSIONS = 10_000
 """Training conversions under which a table of systems shows directions and not third digits."""
@@ -24,8 +24,7 @@ _FEW = 2
 
 def verdicts(study: Study) -> list[Bullet]:
     """Return the study in words, most important first: who is better, is the level right, can weights be trusted."""
-    found = [*_paired(study), *_unpaired(study), *_levels(study), *_overlaps(study), *_gates(study), *_cautions(study)]
-    return found
+    return [*_paired(study), *_unpaired(study), *_levels(study), *_overlaps(study), *_gates(study), *_cautions(study)]
 
 
 def pair_verdict(pair: Pair) -> Bullet:
@@ -80,14 +79,15 @@ def _cannot_tell(pairs: Sequence[Pair], metric: str) -> Bullet:
 
 
 def _best(study: Study, metric: str) -> Bullet | None:
-    """Name the highest mean, and how far the best possible score is; it is a place in a list and no verdict."""
+    """Name the best mean, and how far the best possible score is; it is a place in a list and no verdict."""
     own = [entry for entry in study.contestants if _value(entry, metric) is not None]
     own = [entry for entry in own if not entry.cells[metric].derived]
     if not own or "/pcoc" in metric or "/mean" in metric:
         return None
     pick = min if lower_is_better(metric) else max
     leader = pick(own, key=lambda entry: _value(entry, metric) or 0.0)
-    text = f"{plain(leader.label, 40)} has the best mean of {title(metric)}, {number(_value(leader, metric))}"
+    what = "mean" if leader.seeds > 1 else "value"
+    text = f"{plain(leader.label, 40)} has the best {what} of {title(metric)}, {number(_value(leader, metric))}"
     limit = study.oracle.get(metric)
     text += f"; the true probabilities would reach {number(limit)}." if limit is not None else "."
     return Bullet("note", "leads", text)
@@ -126,12 +126,12 @@ def _levels(study: Study) -> Iterator[Bullet]:
 
 
 def _level(metric: str, entries: Mapping[str, Mapping[str, Any]]) -> Iterator[Bullet]:
-    wrong = {label: entry for label, entry in entries.items() if not _near(entry)}
-    vague = {label: entry for label, entry in entries.items() if _inside(entry) and not _close(entry)}
+    wrong = {label: entry for label, entry in entries.items() if not near(entry)}
+    vague = {label: entry for label, entry in entries.items() if inside(entry) and not _close(entry)}
     right = {label: entry for label, entry in entries.items() if label not in wrong and label not in vague}
     where = _WHERE[metric]
     if right:
-        exact = all(_inside(entry) for entry in right.values())
+        exact = all(inside(entry) for entry in right.values())
         word = "right" if exact else f"right to {_NEAR:.0%} or within its interval"
         text = f"The mean CVR {where} is {word} for {_listed(list(right))} (PCOC {_spread(right)})."
         yield Bullet("good", "level", text)
@@ -152,28 +152,34 @@ def _level(metric: str, entries: Mapping[str, Mapping[str, Any]]) -> Iterator[Bu
     yield Bullet("bad", "level", f"The mean CVR {where} is off (predicted over observed): {'; '.join(shown)}{rest}.")
 
 
-def level_verdict(label: str, entry: Mapping[str, Any], where: str, head: str = "cvr") -> Bullet:
-    """Return that a mean is too high or too low, by how much."""
+def level_verdict(label: str, entry: Mapping[str, Any], where: str) -> Bullet:
+    """Return that a mean CVR is too high or too low, by how much."""
     share = abs(entry["value"] - 1.0)
     verb = "over-states" if entry["value"] > 1.0 else "under-states"
     shown = interval(entry["value"], entry.get("low"), entry.get("high"))
-    return Bullet(
-        "bad", "level", f"{plain(label, 40)} {verb} the mean {HEADS[head][0]} {where} by {share:.0%} (PCOC {shown})."
-    )
+    return Bullet("bad", "level", f"{plain(label, 40)} {verb} the mean CVR {where} by {share:.0%} (PCOC {shown}).")
 
 
 def _spread(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    values = sorted(entry["value"] for entry in entries.values())
-    return f"{values[0]:.2f}" if len(values) == 1 else f"{values[0]:.2f} to {values[-1]:.2f}"
+    """Return one level with its interval, or the range of several."""
+    found = list(entries.values())
+    if len(found) == 1:
+        return interval(found[0]["value"], found[0].get("low"), found[0].get("high"))
+    values = sorted(entry["value"] for entry in found)
+    return f"{values[0]:.2f} to {values[-1]:.2f}"
 
 
-def _inside(entry: Mapping[str, Any]) -> bool:
+def inside(entry: Mapping[str, Any]) -> bool:
+    """Return whether the interval of a level, or the level alone where it has none, holds 1."""
     low, high = entry.get("low"), entry.get("high")
-    return low is not None and high is not None and low <= 1.0 <= high
+    if low is None or high is None:
+        return bool(entry["value"] == 1.0)
+    return bool(low <= 1.0 <= high)
 
 
-def _near(entry: Mapping[str, Any]) -> bool:
-    return _inside(entry) or _close(entry)
+def near(entry: Mapping[str, Any]) -> bool:
+    """Return whether a level, predicted over observed, is near 1: by its interval, or within 10 %."""
+    return inside(entry) or _close(entry)
 
 
 def _close(entry: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ __all__ = [
     "meaning",
     "number",
     "percent",
+    "place_title",
     "plain",
     "setting",
     "settled",
@@ -166,6 +167,12 @@ def _parsed(name: str) -> MetricName | None:
         return None
 
 
+def place_title(place: str) -> str:
+    """Return ``HEAD@POPULATION`` in words: ``cvr@click`` is "CVR on clicks"."""
+    head, _, population = place.partition("@")
+    return f"{HEADS.get(head, (head, ''))[0]} {POPULATIONS[population][0]}"
+
+
 def title(name: str) -> str:
     """Return a metric's name in words: ``cvr/auc@click`` is "AUC of CVR on clicks"."""
     found = _parsed(name)
@@ -174,8 +181,7 @@ def title(name: str) -> str:
     variant = f" ({VARIANTS.get(found.variant, found.variant)})" if found.variant else ""
     part = f", {plain(found.slice, 40)}" if found.slice else ""
     metric = METRICS.get(found.metric, (found.metric, ""))[0]
-    head = HEADS.get(found.head, (found.head, ""))[0]
-    return f"{metric} of {head} {POPULATIONS[found.population][0]}{variant}{part}"
+    return f"{metric} of {place_title(f'{found.head}@{found.population}')}{variant}{part}"
 
 
 def meaning(name: str) -> str:

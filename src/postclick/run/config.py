@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from postclick.binding import bind, plain, unknown_key
+from postclick.binding import bind, dotted, plain, unknown_key
 from postclick.calibration import CalibrationConfig
 from postclick.errors import ConfigError, Finding, InputMissingError
 from postclick.models.catalog import resolve_arguments
@@ -132,7 +132,7 @@ def differences(
         Names of the fields that differ and may: safe ones that `allowed` names (with or without ``training.``).
     """
     named = {name.removeprefix("training.") for name in allowed}
-    old, new = _flat(before), _flat(after)
+    old, new = dotted(before), dotted(after)
     problems, changed = [], []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) == new.get(key):
@@ -146,16 +146,6 @@ def differences(
         fix = f"--allow-config-change {leaf}" if safe else "resume with the old value, or start another run"
         problems.append(Finding("ckpt.incompatible", what, key, fix=fix))
     return problems, changed
-
-
-def _flat(form: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in form.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
 
 
 def _scalars(values: Mapping[str, Any]) -> list[Finding]:

@@ -39,7 +39,7 @@ from postclick.training.loop import TrainingResult, train
 from postclick.training.seeding import seed_torch
 from postclick.training.state import identity
 
-__all__ = ["RECORD", "STAGES", "PropensityBundle", "Stages", "Wanted", "locate", "notes"]
+__all__ = ["RECORD", "STAGES", "PropensityBundle", "Stages", "Wanted", "go_on", "locate", "notes", "summary"]
 
 STAGES, RECORD = "stages", "stages.json"
 FORMAT = 1
@@ -207,9 +207,7 @@ class Stages:
             yield work
 
     def _go_on(self, done: str, *, stop: bool = False) -> None:
-        if stop or (self.should_stop is not None and self.should_stop()):
-            finding = Finding("train.interrupted", f"stopped: {done}", str(self.folder), fix="go on with --resume")
-            raise TrainingError(finding, exit_code=ExitCode.TERMINATED)
+        go_on(self.should_stop, done, self.folder, stop=stop)
 
     def _build(self, one: Wanted, target: Path, work: Path) -> None:
         """Build one artefact; what its work left is removed."""
@@ -235,8 +233,7 @@ class Stages:
             self._go_on(f"the pre-training is saved after {result.steps} steps", stop=True)
         fill_unknown(network, Vocabulary.load(self.log.path / "vocabulary"), result.touched_rows)
         table = next(network.tables()).detach().cpu().numpy()
-        names = ("best_epoch", "best_step", "best_loss", "steps", "stopped_early")
-        return {"table": table}, {"system": one.system, **{name: getattr(result, name) for name in names}}
+        return {"table": table}, {"system": one.system, **summary(result)}
 
     def _trained(self, one: Pretraining, work: Path) -> tuple[ConversionModel, TrainingResult]:
         """Train the network, on from its last whole checkpoint where there is one."""
@@ -300,6 +297,25 @@ class Stages:
                 done += len(block)
                 advance(len(block))
         return {"propensity": np.maximum(values, _LEAST)}, {"bundle": one.bundle.hash}
+
+
+def go_on(should_stop: Callable[[], bool] | None, done: str, where: Path, *, stop: bool = False) -> None:
+    """End the work here, saved, where `stop` or `should_stop` says so; `done` says how far it came.
+
+    Raises
+    ------
+    TrainingError
+        ``train.interrupted`` (exit 143).
+    """
+    if stop or (should_stop is not None and should_stop()):
+        finding = Finding("train.interrupted", f"stopped: {done}", str(where), fix="go on with --resume")
+        raise TrainingError(finding, exit_code=ExitCode.TERMINATED)
+
+
+def summary(result: TrainingResult) -> dict[str, Any]:
+    """Return how a training ended: what is told of a run's own, and kept of a pre-training."""
+    names = ("best_epoch", "best_step", "best_loss", "steps", "stopped_early")
+    return {name: getattr(result, name) for name in names}
 
 
 def notes(held: StoredArrays) -> tuple[Finding, ...]:

@@ -20,7 +20,7 @@ from postclick.bundle.header import Constant, installed_versions
 from postclick.bundle.reading import read_contents
 from postclick.data.log import ExposureLog
 from postclick.data.vocabulary import Vocabulary
-from postclick.errors import ConfigError, ExitCode, Finding, InputMissingError, StorageError, TrainingError
+from postclick.errors import ConfigError, Finding, InputMissingError
 from postclick.evaluation import EvaluationResult
 from postclick.models.base import ConversionModel
 from postclick.models.catalog import build
@@ -28,8 +28,9 @@ from postclick.run.assessment import evaluate_bundle
 from postclick.run.calibrating import fit_calibration, require_calibration, trained_log
 from postclick.run.config import RunConfig, differences, read_toml
 from postclick.run.constants import constant_heads
+from postclick.run.folder import claim, make_room
 from postclick.run.propensity import propensity_bundle, require_reader
-from postclick.run.stages import RECORD, STAGES, PropensityBundle, Stages, Wanted, notes
+from postclick.run.stages import RECORD, STAGES, PropensityBundle, Stages, Wanted, go_on, notes, summary
 from postclick.run.unknown_rows import fill_unknown
 from postclick.structure.storage import StoredArrays
 from postclick.training.loop import TrainingResult, train
@@ -40,7 +41,6 @@ from postclick.training.tracking import require_tracker
 __all__ = ["RunResult", "run"]
 
 CONFIG, METRICS, EVALUATION = "config.toml", "metrics.jsonl", "evaluation.json"
-_LOCK = ".lock"
 _TUNING = {"tuning", "tuning.json"}
 """What `postclick tune` keeps in the RUN of its best setting: there before the RUN is, and no part of it."""
 _UNHASHED = ("checkpoints/", f"{STAGES}/", "tuning", "tracking/", EVALUATION, NON_FINITE)
@@ -75,10 +75,7 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form, as ``train --json`` prints it."""
-        done: dict[str, Any] = {}
-        if self.training is not None:
-            names = ("best_epoch", "best_step", "best_loss", "steps", "stopped_early")
-            done = {name: getattr(self.training, name) for name in names}
+        done = {} if self.training is None else summary(self.training)
         form: dict[str, Any] = {"format": 1, "bundle": self.bundle, "log": self.log, "training": done}
         form["metrics"] = {} if self.evaluation is None else self.evaluation.to_dict()["metrics"]
         return form | {"notes": [str(note) for note in self.notes]}
@@ -141,11 +138,11 @@ def run(
     config, propensity = propensity_bundle(config, log)
     kept = Stages(Path(stages or out / STAGES), trained_log(log, config), config, device, should_stop)
     constants, wanted = _preflight(log, config, allow_degenerate, kept, propensity)
-    _claim(out)
+    claim(out, CONFIG, "a RUN folder", apart=_TUNING)
     with files.lock(out):
         files.sweep(out)
         if not resume:
-            _make_room(out, force=force)
+            make_room(out, force=force, marker=CONFIG, apart=_TUNING)
         started = _settle_config(out, config, log, allow_config_change)
         if started and (out / files.MANIFEST).is_file():
             return _finished(out, log)
@@ -197,40 +194,6 @@ def _preflight(
     return constants, wanted
 
 
-def _claim(out: Path) -> None:
-    """Make the folder, or refuse one that is somebody else's: it is never written to, not even a lock."""
-    try:
-        foreign = out.exists() and not (out.is_dir() and (CONFIG in _content(out) or not _content(out)))
-        if not foreign:
-            out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fix = "choose a folder that exists and can be written"
-        finding = Finding("io.cannot_create", str(error), str(out), fix=fix)
-        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE) from error
-    if foreign:
-        finding = Finding("io.exists", "not a RUN folder, so it is not touched", str(out), fix="choose another --out")
-        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
-
-
-def _content(folder: Path) -> set[str]:
-    """Return the names that count: neither the lock nor what a process killed in its first moment left."""
-    left = {_LOCK, *_TUNING, *(path.name for path in files.leftovers(folder))}
-    return {entry.name for entry in folder.iterdir()} - left
-
-
-def _make_room(out: Path, *, force: bool) -> None:
-    """Refuse a RUN that is there, or remove it; the lock is held, so nobody works on it."""
-    content = _content(out)
-    if content and not force:
-        fix = "go on with --resume, choose another --out, or replace it with --force"
-        finding = Finding("io.exists", "the output exists already", str(out), fix=fix)
-        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
-    # cut off in between, it must not look complete, and must still be known as a RUN
-    first, last = content & {files.MANIFEST}, content & {CONFIG}
-    for name in (*first, *sorted(content - first - last), *last):
-        files.discard(out / name)
-
-
 def _settle_config(out: Path, config: RunConfig, log: ExposureLog, allowed: Sequence[str]) -> bool:
     """Write `config.toml`, or compare with the one that is there; returns whether the run had been started."""
     path, text = out / CONFIG, config.to_toml(log.hash)
@@ -274,7 +237,7 @@ class _Job:
     @cached_property
     def trained(self) -> ExposureLog:
         """The log with the weights and propensities that training reads."""
-        log = trained_log(self.log, self.config)
+        log = self.stages.log
         for one, held in self.prepared:
             if isinstance(one, PropensityBundle):
                 log = log.with_propensity(held.arrays["propensity"])
@@ -282,9 +245,7 @@ class _Job:
 
     def go_on(self, done: str, *, stop: bool = False) -> None:
         """End the run here, saved, where it was asked to stop; `done` says how far it came."""
-        if stop or (self.should_stop is not None and self.should_stop()):
-            finding = Finding("train.interrupted", f"stopped: {done}", str(self.out), fix="go on with --resume")
-            raise TrainingError(finding, exit_code=ExitCode.TERMINATED)
+        go_on(self.should_stop, done, self.out, stop=stop)
 
     def make(self, resume: bool, allow_change: tuple[str, ...]) -> tuple[TrainingResult, str]:
         """Train, calibrate, write the bundle; PyTorch's random state stays the caller's. Returns the bundle's hash."""

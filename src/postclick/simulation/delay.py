@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _DAY = 86_400
-_NODES = 32  # of Gauss and Legendre's quadrature: the mean to 1e-6 days for shapes of .3 and up
+_NODES = 32  # of Gauss and Legendre's quadrature: the mean to 1.2e-4 windows for shapes of .3 and up
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
@@ -189,10 +189,14 @@ class Knobs:
     def to_dict(self) -> dict[str, Any]:
         """Return the knobs as JSON can hold them, those that most worlds do not have only where they are turned."""
         form: dict[str, Any] = plain(self)
-        default = {entry.name: entry.default for entry in fields(self)}
-        absent = {name for name in _WHERE_TURNED if getattr(self, name) == default[name]}
+        absent = set(_WHERE_TURNED).difference(self._turned(_WHERE_TURNED))
         absent |= set() if self.action_rate else set(_ACTION_STAGE)
         return {name: value for name, value in form.items() if name not in absent}
+
+    def _turned(self, names: Iterable[str]) -> list[str]:
+        """Return which of `names` are not at their defaults."""
+        default = {entry.name: entry.default for entry in fields(self)}
+        return [name for name in names if getattr(self, name) != default[name]]
 
     def _contradictions(self) -> list[Finding]:
         """Return why knobs do not go together."""
@@ -204,21 +208,18 @@ class Knobs:
         ]
 
     def _without_delays(self) -> list[Finding]:
-        default = {entry.name: entry.default for entry in fields(self)}
         if not self.delay:
-            turned = [name for name in _OF_DELAYS if getattr(self, name) != default[name]]
             what, fix = "conversions come at once in this world", "set delay, or take the world delayed"
-            return [Finding("config.value", what, f"set.{name}", fix=fix) for name in turned]
-        turned = [name for name in ("action_rate", "orphan_conversions") if getattr(self, name)]
-        what = "a world with delays has neither in-shop actions nor conversions without a click"
-        return [Finding("config.value", what, f"set.{name}", fix="set delay=0, or leave it out") for name in turned]
+            return [Finding("config.value", what, f"set.{name}", fix=fix) for name in self._turned(_OF_DELAYS)]
+        what, fix = "a world with delays has neither in-shop actions nor conversions without a click", "set delay=0"
+        turned = self._turned(("action_rate", "orphan_conversions"))
+        return [Finding("config.value", what, f"set.{name}", fix=f"{fix}, or leave it out") for name in turned]
 
     def _without_communities(self) -> list[Finding]:
-        default = next(entry.default for entry in fields(self) if entry.name == "communities")
-        if self.structure or self.contradiction or self.communities == default:
+        if self.structure or self.contradiction:
             return []
         what, fix = "communities do nothing in this world", "set structure or contradiction"
-        return [Finding("config.value", what, "set.communities", fix=fix)]
+        return [Finding("config.value", what, f"set.{name}", fix=fix) for name in self._turned(("communities",))]
 
     def _without_overlap(self) -> list[Finding]:
         found = []
@@ -234,16 +235,14 @@ class Knobs:
             found.append(Finding("config.value", what, "set.support_violation", fix="turn ctr or support_violation"))
         if self.action_rate:
             what, fix = "a world with in-shop actions has none", "set action_rate=0, or take the world selection"
-            turned = [name for name in ("unobserved_confounder", "support_violation") if getattr(self, name)]
+            turned = self._turned(("unobserved_confounder", "support_violation"))
             found += [Finding("config.value", what, f"set.{name}", fix=fix) for name in turned]
         return found
 
     def _without_actions(self) -> list[Finding]:
         if not self.action_rate:
-            default = {entry.name: entry.default for entry in fields(self)}
-            turned = [name for name in _OF_ACTIONS if getattr(self, name) != default[name]]
-            fix = "set action_rate, or take the world shop-path"
-            return [Finding("config.value", "this world has no in-shop actions", f"set.{n}", fix=fix) for n in turned]
+            what, fix = "this world has no in-shop actions", "set action_rate, or take the world shop-path"
+            return [Finding("config.value", what, f"set.{name}", fix=fix) for name in self._turned(_OF_ACTIONS)]
         purchases = self.mean_cvr / (1.0 - self.purchase_outside_window)
         after, without = (1.0 - self.purchase_without_action) * purchases, self.purchase_without_action * purchases
         fix = "turn cvr, action_rate, purchase_without_action or purchase_outside_window"

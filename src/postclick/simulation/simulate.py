@@ -116,8 +116,11 @@ def _check_columns(knobs: Knobs | RewardKnobs, layout: str) -> None:
     if isinstance(knobs, RewardKnobs):
         asked = {"a vector": True}
     else:
-        asked = {"in-shop actions": knobs.action_rate > 0, "a logged propensity": knobs.logged_propensity}
-        asked["times of conversions"] = knobs.delay > 0
+        asked = {
+            "in-shop actions": knobs.action_rate > 0,
+            "a logged propensity": knobs.logged_propensity,
+            "times of conversions": knobs.delay > 0,
+        }
     missing = [name for name, there in asked.items() if there]
     if missing and layout == "ali-ccp":
         fix = "take the format parquet, or a world without"

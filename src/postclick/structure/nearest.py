@@ -10,12 +10,13 @@ fixed order, so equal rows have equal similarities. Which rows of a tie are retu
 
 from __future__ import annotations
 
+from threading import local
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Found", "Workspace", "best", "merged"]
+__all__ = ["Found", "Workspace", "Workspaces", "best", "merged"]
 
 Matrix: TypeAlias = NDArray[Any]
 Found: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -54,6 +55,19 @@ class Workspace:
         converted = self.array(name, values.shape)
         np.copyto(converted, values, casting="same_kind")
         return converted
+
+
+class Workspaces(local):
+    """A workspace for each thread that asks.
+
+    Attributes
+    ----------
+    own
+        The asking thread's.
+    """
+
+    def __init__(self) -> None:
+        self.own = Workspace()
 
 
 def best(base: Matrix, queries: NDArray[np.float32], k: int, space: Workspace) -> Found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import local
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from postclick import progress
 from postclick.execution import cores
 from postclick.structure.cells import unit
-from postclick.structure.nearest import Found, Workspace, best, merged
+from postclick.structure.nearest import Found, Workspaces, best, merged
 from postclick.structure.search import Neighbours
 from postclick.structure.threads import one_blas_thread, spread
 
@@ -81,10 +80,10 @@ def recall_at(
         indices = indices[:, 1:]
     if not k:
         return Recall(1.0, len(drawn), 0, 0)
-    true = np.sort(_true(vectors, queries, drawn, k, threads or cores()), axis=1)[:, ::-1]
+    true = _true(vectors, queries, drawn, k, threads or cores())
     wanted = np.count_nonzero(true > tolerance, axis=1)
     least = np.take_along_axis(true, np.maximum(wanted - 1, 0)[:, None], axis=1)
-    rows = unit(np.asarray(vectors[np.maximum(indices, 0).ravel()])).reshape(*indices.shape, -1)
+    rows = unit(np.asarray(vectors[np.maximum(indices, 0).ravel()])).reshape(*indices.shape, vectors.shape[1])
     cosines = np.einsum("bkd,bd->bk", rows, queries)
     hits = (indices >= 0) & (indices != drawn[:, None]) & (cosines >= least - tolerance)
     found = np.minimum(np.count_nonzero(hits, axis=1), wanted)
@@ -95,27 +94,22 @@ def recall_at(
 def _true(
     vectors: NDArray[Any], queries: NDArray[np.float32], drawn: NDArray[np.int64], k: int, threads: int
 ) -> NDArray[np.float32]:
-    """Return the k largest cosines of each query with all others, one block of vectors at a time."""
-    spaces = local()
+    """Return the k largest cosines of each query with all others, the largest first; -1 where there are fewer."""
+    spaces = Workspaces()
 
     def search(start: int) -> Found:
-        if not hasattr(spaces, "held"):
-            spaces.held = Workspace()
         base = unit(np.asarray(vectors[start : start + _BLOCK]))
-        parts = [best(base, queries[at : at + 128], k + 1, spaces.held) for at in range(0, len(queries), 128)]
+        parts = [best(base, queries[at : at + 128], k + 1, spaces.own) for at in range(0, len(queries), 128)]
         rows = np.concatenate([rows for rows, _ in parts]) + start
         cosines = np.concatenate([cosines for _, cosines in parts])
         cosines[rows == drawn[:, None]] = -1.0
         return rows, cosines
 
     starts = range(0, len(vectors), _BLOCK)
-    result: Found | None = None
+    result: Found = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
     with one_blas_thread(), progress.bar("measuring recall", len(vectors), "entities") as advance:
         for start, found in zip(starts, spread(search, starts, threads), strict=True):
-            result = found if result is None else merged(result, found, k + 1)
+            result = merged(result, found, k + 1)
             advance(min(_BLOCK, len(vectors) - start))
-    if result is None or result[1].shape[1] < k:
-        lacking = k - (0 if result is None else result[1].shape[1])
-        have = np.zeros((len(queries), 0), np.float32) if result is None else result[1]
-        return np.concatenate([have, np.full((len(queries), lacking), -1.0, np.float32)], axis=1)
-    return merged(result, (result[0][:, :0], result[1][:, :0]), k)[1]
+    largest = -np.sort(-result[1], axis=1)[:, :k]
+    return np.pad(largest, ((0, 0), (0, k - largest.shape[1])), constant_values=-1.0)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from threading import local
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +27,7 @@ from postclick.errors import ConfigError, DataError, Finding
 from postclick.execution import cores
 from postclick.structure.cells import Cells, make_cells, unit
 from postclick.structure.estimate import Method, cell_size, estimate
-from postclick.structure.nearest import Workspace, best
+from postclick.structure.nearest import Workspace, Workspaces, best
 from postclick.structure.probing import Reach, candidates, measure_reach
 from postclick.structure.threads import one_blas_thread, spread
 
@@ -172,11 +171,11 @@ def _exact(vectors: NDArray[Any], chosen: NDArray[np.int32], result: Neighbours,
     store = np.empty((len(chosen), vectors.shape[1]), np.float32)
     for start in range(0, len(chosen), _BLOCK):
         store[start : start + _BLOCK] = unit(vectors[chosen[start : start + _BLOCK]])
-    spaces, asked = local(), _asked(result)
+    spaces, asked = Workspaces(), _asked(result)
 
     def search(start: int) -> int:
         own = np.arange(start, min(start + _QUERIES, len(store)))
-        found = best(store, store[own], asked, _space(spaces)) if asked else None
+        found = best(store, store[own], asked, spaces.own) if asked else None
         _fill(result, chosen, own, found)
         return len(own)
 
@@ -206,10 +205,10 @@ def _approximate(
         note(_told(cells, reach, recall, every))
     if every:
         return None
-    spaces, compared = local(), 0
+    spaces, compared = Workspaces(), 0
     blocks = range(0, len(cells.sizes), _SHORTLISTS)
     with progress.bar("searching cell by cell", len(chosen), "entities") as advance:
-        for done, pairs in spread(lambda first: _block(cells, reach, first, result, _space(spaces)), blocks, threads):
+        for done, pairs in spread(lambda first: _block(cells, reach, first, result, spaces.own), blocks, threads):
             compared += pairs
             advance(done)
     return replace(result, candidates=compared / size, recall=reach.recall)
@@ -227,15 +226,16 @@ def _told(cells: Cells, reach: Reach, recall: float, every: bool) -> str:
 def _block(cells: Cells, reach: Reach, first: int, result: Neighbours, space: Workspace) -> tuple[int, int]:
     """Search for the members of some cells; returns how many, and the pairs compared."""
     wanted = np.arange(first, min(first + _SHORTLISTS, len(cells.sizes)))
-    every = np.arange(len(cells.sizes)) if 2 * reach.cells >= len(cells.sizes) else None
-    near = None if every is not None else best(cells.centres, cells.centres[wanted], reach.cells, space)[0]
+    every, asked = np.arange(len(cells.sizes)), _asked(result)
+    near = None
+    if 2 * reach.cells < len(every):
+        near = best(cells.centres, cells.centres[wanted], reach.cells, space)[0]
     members = pairs = 0
     for row, cell in enumerate(wanted):
         own = np.arange(cells.starts[cell], cells.starts[cell + 1])
         queries = np.array(cells.store[own[0] : own[-1] + 1], np.float32)
         looked = every if near is None else np.union1d(near[row], [cell])
-        rows = candidates(cells, int(cell), looked, reach.candidates, queries)  # type: ignore[arg-type]
-        asked = _asked(result)
+        rows = candidates(cells, int(cell), looked, reach.candidates, queries)
         found = None
         if asked:
             where, cosines = best(space.rows("base", cells.store, rows), queries, asked, space)
@@ -271,10 +271,3 @@ def _fill(
     last = first + ranks.shape[1]
     result.indices[who, first:last] = np.take_along_axis(indices, ranks, axis=1)
     result.similarities[who, first:last] = np.take_along_axis(cosines, ranks, axis=1)
-
-
-def _space(spaces: local) -> Workspace:
-    if not hasattr(spaces, "held"):
-        spaces.held = Workspace()
-    held: Workspace = spaces.held
-    return held

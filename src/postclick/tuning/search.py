@@ -15,8 +15,7 @@ from postclick import files, progress
 from postclick.binding import plain
 from postclick.data.log import ExposureLog
 from postclick.errors import ConfigError, DataError, Finding, TrainingError
-from postclick.evaluation.names import MetricName
-from postclick.metrics.influence import HIGHER_IS_BETTER
+from postclick.evaluation.choice import higher_is_better, merit
 from postclick.run import RunConfig, evaluate_bundle, run
 from postclick.run.config import differences
 from postclick.training.seeding import derived_seed
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["FOLDER", "Search", "Trial"]
 
 FOLDER, SEARCH, TRIALS = "tuning", "search.json", "trials.json"
-_RANKED_UP = (*HIGHER_IS_BETTER, "pr_auc", "ks", "recall", "f1", "lift", "ndcg", "value")
 _RANDOM = 8
 """Trials before TPE has something to go by."""
 _UNPRUNED, _WARM = 4, 2
@@ -87,7 +85,7 @@ class Search:
         self.log, self.config, self.folder, self.metric = _Blind(log.path), config, folder, metric
         self.space = buildable(searched, config, self.log.spec)
         self.should_stop = should_stop
-        self.higher = MetricName.parse(metric).metric in _RANKED_UP
+        self.higher = higher_is_better(metric)
         self.watched: frozenset[str] | None = None
         self.stages = folder / "stages"
 
@@ -106,15 +104,7 @@ class Search:
 
     def best(self, found: Sequence[Trial]) -> int:
         """Return the number of the best trial: of PCOC the nearest to 1, the earlier where equal."""
-
-        def merit(trial: Trial) -> float:
-            if trial.value is None or trial.state != "complete":
-                return math.inf
-            if MetricName.parse(self.metric).metric == "pcoc":
-                return abs(math.log(trial.value)) if trial.value > 0.0 else math.inf
-            return -trial.value if self.higher else trial.value
-
-        merits = [merit(trial) for trial in found]
+        merits = [merit(self.metric, trial.value if trial.state == "complete" else None) for trial in found]
         if not min(merits) < math.inf:
             fix = "choose another --metric"
             raise TrainingError(Finding("tune.no_value", f"no setting has a value of {self.metric}", fix=fix))
@@ -182,13 +172,19 @@ class Search:
             study.add_trial(
                 optuna.trial.create_trial(
                     state=states[trial.state],
-                    value=trial.value,
+                    value=self._aim(trial.value),
                     params=dict(settings),
                     distributions={name: every[name] for name in settings},
                     intermediate_values=dict(enumerate(trial.checks)),
                 )
             )
         return study.ask()
+
+    def _aim(self, value: float | None) -> float | None:
+        """Return what TPE goes by, in the study's direction: the metric, of PCOC its distance from 1."""
+        if value is None:
+            return None
+        return value if self.higher else merit(self.metric, value)
 
     def _defaults(self) -> dict[str, Any]:
         """Return the default setting, as far as the space holds it."""

@@ -95,8 +95,7 @@ def space(system: str, fixed: Sequence[str] = ()) -> dict[str, Range | Choice]:
     """
     found = dict(_searchable(parameters(MODELS[system])))
     found |= {f"training.{name}": value for name, value in _searchable(parameters(TrainingConfig)) if name in TRAINING}
-    held = tuple(fixed)
-    return {name: value for name, value in found.items() if not any(f"{name}.".startswith(f"{own}.") for own in held)}
+    return {name: value for name, value in found.items() if not any(f"{name}.".startswith(f"{own}.") for own in fixed)}
 
 
 def _searchable(found: Mapping[str, Parameter], prefix: str = "") -> Iterator[tuple[str, Range | Choice]]:

@@ -16,13 +16,14 @@ from postclick import files
 from postclick.binding import plain
 from postclick.bundle import Bundle, Scorer
 from postclick.data.log import ExposureLog
-from postclick.errors import ExitCode, Finding, StorageError, UsageError
+from postclick.errors import Finding, UsageError
 from postclick.evaluation.compare import compare
 from postclick.evaluation.comparison import Comparison
 from postclick.evaluation.names import MetricName
 from postclick.metrics.influence import COMPARED
 from postclick.run import RunConfig, RunResult, run
 from postclick.run.assessment import judged_rows
+from postclick.run.folder import claim, make_room
 from postclick.tuning.search import FOLDER, Search, Trial
 from postclick.tuning.space import Space, space, with_settings
 
@@ -123,8 +124,12 @@ def tune(
     name = metric or ("cvr/logloss@click" if clicks_only else "ctcvr/logloss@exposure")
     MetricName.parse(name)
     folder = out / FOLDER
-    _claim(out, folder, resume=resume, force=force)
+    claim(out, FOLDER, "a folder of `postclick tune`", vacant=not (resume or force))
+    folder.mkdir(exist_ok=True)
     with files.lock(folder):
+        if not resume:
+            make_room(out, force=force, apart=(FOLDER,))
+            make_room(folder, force=force)
         search = Search(log, config, folder, name, space(config.system, fixed), should_stop)
         found = search.trials(trials)
         best = search.best(found)
@@ -148,22 +153,6 @@ def _require_optuna() -> None:
         fix = "pip install 'postclick[tune]'"
         raise UsageError(Finding("usage", "tuning needs Optuna, which is not installed", "tune", fix=fix)) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def _claim(out: Path, folder: Path, *, resume: bool, force: bool) -> None:
-    """Make the folder, go on with ours, or refuse."""
-    ours = folder.is_dir()
-    if out.exists() and not ours and any(out.iterdir() if out.is_dir() else (out,)):
-        finding = Finding("io.exists", "not a folder of `postclick tune`", str(out), fix="choose another --out")
-        raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
-    if ours and not resume:
-        if not force:
-            fix = "go on with --resume, choose another --out, or replace it with --force"
-            finding = Finding("io.exists", "the output exists already", str(out), fix=fix)
-            raise StorageError(finding, exit_code=ExitCode.CANNOT_CREATE)
-        for entry in sorted(out.iterdir(), key=lambda entry: entry.name == FOLDER):
-            files.discard(entry)
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _compared(log: ExposureLog, runs: Mapping[str, Path], metric: str) -> Comparison:

@@ -12,7 +12,7 @@ from postclick.report.forest import Bar, forest
 from postclick.report.sections.leaderboard import ordered
 from postclick.report.sections.slices import slice_bullets, worst_slices
 from postclick.report.sections.truth import levels
-from postclick.report.words import HEADS, POPULATIONS, number, plain
+from postclick.report.words import number, place_title, plain
 
 __all__ = ["calibration"]
 
@@ -42,18 +42,13 @@ def calibration(study: Study) -> Part:
     return Part(groups=groups, bullets=tuple(slice_bullets(rows[:_MOST_SYSTEMS])), tables=tuple(_fitted(study)))
 
 
-def _words(place: str) -> str:
-    head, _, population = place.partition("@")
-    return f"{HEADS[head][0]} {POPULATIONS[population][0]}"
-
-
 def _curves(study: Study, place: str, rows: Sequence[Contestant]) -> Iterator[Figure]:
     """Yield the curves of one head on one population, a few systems a chart, about equally many on each."""
     found = {entry.label: curve for entry in rows if (curve := _curve(entry, place)) is not None}
     labels, charts = list(found), -(-len(found) // MOST_SERIES)
     for index in range(charts):
         some = {label: found[label] for label in labels[index::charts]}
-        title = f"{_words(place)}" + (f" ({index + 1} of {charts})" if charts > 1 else "")
+        title = place_title(place) + (f" ({index + 1} of {charts})" if charts > 1 else "")
         yield _figure(study, title, some, place, "true" if "@world" in place else "observed")
 
 
@@ -93,12 +88,13 @@ def _sliced(study: Study, entry: Contestant) -> Iterator[Figure]:
             if bar and whole == place:
                 columns.setdefault(part.partition("=")[0], {})[part] = curve
         for column, found in columns.items():
-            some = dict(list(found.items())[:MOST_SERIES])
+            largest = sorted(found.items(), key=lambda item: -sum(item[1].rows))
+            some = dict(largest[:MOST_SERIES])
             base = _curve(entry, place)
             if len(some) == 1 and base is not None:
                 some = {"all rows": base, **some}
             by = _COLD.get(column, f"by {plain(column, 24)}")
-            title = f"{plain(entry.label, 30)}: {_words(place)}, {by}"
+            title = f"{plain(entry.label, 30)}: {place_title(place)}, {by}"
             yield _figure(study, title, some, f"{place}|{plain(column, 24)}", "observed", "slice")
     if entry.run is None or not entry.run.slices.tested.get("cvr@click"):
         yield from _slice_levels(study, entry)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from postclick.report.blocks import Bullet, Facts, Figure, Part, Stage, Table, Tone
+from postclick.report.blocks import Bullet, Facts, Figure, Part, Stage, Table, Tone, Value
 from postclick.report.facts import Study
 from postclick.report.log_facts import DataTable, Funnel, LogFacts
 from postclick.report.words import count, percent, plain
@@ -34,17 +34,27 @@ def data(study: Study) -> Part:
 
 def _table_one(study: Study, table: DataTable) -> Figure:
     """Return Table 1 of the data: users, items, fields, and counts and rates of every split."""
-    acts = any(found.actions is not None for found in table.splits)
-    columns = [("split", "text"), ("users", "count"), ("items", "count"), ("fields", "count"), ("rows", "count")]
-    columns += [("clicks", "count"), *([("in-shop actions", "count")] if acts else []), ("conversions", "count")]
-    columns += [("CTR", "percent"), ("CVR on clicks", "percent"), ("CTCVR", "percent")]
+    (split, *counted), lines = _counted(table.splits)
+    columns = [split, ("users", "count"), ("items", "count"), ("fields", "count"), *counted]
     rows = []
-    for index, found in enumerate(table.splits):
+    for index, (name, *counts) in enumerate(lines):
         whole = (table.users, table.items, table.features) if index == 0 else (None, None, None)
-        counts = (found.rows, found.clicks, *((found.actions,) if acts else ()), found.conversions)
-        rows.append((found.split, *whole, *counts, *_rates(found)))
+        rows.append((name, *whole, *counts))
     note = "Users, items and fields are those of the whole log; – is not known, or stands in the row above."
     return Figure("Table 1: the data", "", Table.of(f"{study.name} table 1", columns, rows), note=note)
+
+
+def _counted(splits: Sequence[Funnel]) -> tuple[list[tuple[str, str]], list[tuple[Value, ...]]]:
+    """Return the columns and the rows of counts and rates split by split; actions where the log has them."""
+    acts = any(found.actions is not None for found in splits)
+    columns = [("split", "text"), ("rows", "count"), ("clicks", "count")]
+    columns += [*([("in-shop actions", "count")] if acts else []), ("conversions", "count")]
+    columns += [("CTR", "percent"), ("CVR on clicks", "percent"), ("CTCVR", "percent")]
+    rows: list[tuple[Value, ...]] = []
+    for found in splits:
+        counts = (found.rows, found.clicks, *((found.actions,) if acts else ()), found.conversions)
+        rows.append((found.split, *counts, *_rates(found)))
+    return columns, rows
 
 
 def _ledger(log: LogFacts) -> str:
@@ -62,12 +72,9 @@ def _stages(found: Funnel) -> tuple[Stage, ...]:
     if found.actions is not None:
         stages.append(Stage("in-shop actions", found.actions, _share(found.actions, found.rows), "of exposures"))
     of = f"of clicks; {count(found.open)} clicks still open" if found.open else "of clicks"
-    stages.append(Stage("conversions so far" if found.open else "conversions", *_converted(found), of))
+    name, share = "conversions so far" if found.open else "conversions", _share(found.conversions, found.clicks)
+    stages.append(Stage(name, found.conversions, share, of))
     return tuple(stages)
-
-
-def _converted(found: Funnel) -> tuple[int, float | None]:
-    return found.conversions, _share(found.conversions, found.clicks)
 
 
 def _rates(found: Funnel) -> tuple[float | None, float | None, float | None]:
@@ -77,7 +84,7 @@ def _rates(found: Funnel) -> tuple[float | None, float | None, float | None]:
 
 
 def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else 0.0
+    return part / whole if whole else None
 
 
 def _bullets(log: LogFacts) -> Iterator[Bullet]:
@@ -109,13 +116,8 @@ def _facts(log: LogFacts) -> Iterator[tuple[str, str]]:
 
 def _tables(study: Study) -> Iterator[Figure]:
     log = study.log
-    rows = [
-        (found.split, found.rows, found.clicks, found.actions, found.conversions, *_rates(found))
-        for found in log.funnels
-    ]
-    columns = [("split", "text"), ("exposures", "count"), ("clicks", "count"), ("actions", "count")]
-    columns += [("conversions", "count"), ("CTR", "percent"), ("CVR on clicks", "percent"), ("CTCVR", "percent")]
     if study.table is None:
+        columns, rows = _counted(log.funnels)
         yield Figure("Counts and rates of every split", "", Table.of(f"{study.name} funnel", columns, rows))
     lost = [("rejected", why, rows_) for why, rows_ in log.rejected.items()]
     lost += [("filtered", why, rows_) for why, rows_ in log.filtered.items()]

@@ -53,6 +53,7 @@ def _figure(study: Study, metric: str, rows: Sequence[Contestant]) -> Figure | N
     ratio = "/pcoc" in metric and min(bar.value for bar in bars) > 0
     reference = 1.0 if ratio else _base(study, metric)
     words = "ratio, 1 is right" if ratio else "lower is better" if lower_is_better(metric) else "higher is better"
+    words = "mean prediction" if "/mean" in metric else words
     label = f"{title(metric)}: " + "; ".join(f"{plain(bar.label, 40)} {number(bar.value)} {bar.text}" for bar in bars)
     svg = forest(bars, label, axis=words, reference=reference, log=ratio)
     return Figure(title(metric), svg, _table(study, metric, rows), metric, meaning=meaning(metric))
@@ -182,6 +183,8 @@ def _more(pair: Pair | None) -> str:
 def _caption(study: Study) -> str:
     many = any(entry.seeds > 1 for entry in study.contestants)
     parts = ["Mean over seeds ± their standard deviation." if many else "Values with their 95 % intervals."]
+    if many and any("/pcoc" in metric for metric in study.metrics):
+        parts.append("Of PCOC it is the geometric mean ± the standard deviation of the logarithm.")
     if study.baseline is not None and study.pairs:
         parts.append(
             f"Verdicts are paired against {plain(study.baseline, 40)}: all systems score the same rows. In a chart a "

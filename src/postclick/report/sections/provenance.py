@@ -1,4 +1,4 @@
-"""How it was made: hashes, seeds, versions, every setting, and what commands make it again."""
+"""How it was made: hashes, seeds, versions, seconds, and every setting."""
 
 from __future__ import annotations
 

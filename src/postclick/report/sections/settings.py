@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
+from postclick.evaluation.choice import merit
 from postclick.report.blocks import Figure, Group, Part, Table
 from postclick.report.charts import MOST_SERIES, sweep
 from postclick.report.facts import Contestant, Study
@@ -170,17 +171,21 @@ def _grid(study: Study) -> Iterator[Figure]:
 
 def _best_over(study: Study, label: str, name: str) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    smaller = "loss" in study.grid_metric
     for trial in study.trials:
         if trial.label != label or trial.value is None or name not in trial.setting:
             continue
         key = setting(trial.setting[name])
         known = found.get(key)
-        if known is None or (trial.value < known["value"]) == smaller:
+        if known is None or _merit(study, trial.value) < _merit(study, known["value"]):
             raw = trial.setting[name]
             x = raw if isinstance(raw, int | float) and not isinstance(raw, bool) else key
             found[key] = {"name": label, "x": x, "value": trial.value, "low": None, "high": None}
     return list(found.values())
+
+
+def _merit(study: Study, value: float) -> float:
+    """Return what the grid minimised: the loss itself, or the merit of its metric."""
+    return merit(study.grid_metric, value) if "/" in study.grid_metric else value
 
 
 def _grid_figure(study: Study, name: str, rows: list[dict[str, Any]], part: str) -> Figure:

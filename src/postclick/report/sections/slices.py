@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from postclick.evaluation.calibration import MOST_LISTED
 from postclick.evaluation.tables import SliceRatio
 from postclick.report.blocks import Bullet, Figure, Table
 from postclick.report.facts import Contestant, Slices, Study
 from postclick.report.forest import Bar, forest
-from postclick.report.words import HEADS, POPULATIONS, count, number, percent, plain
+from postclick.report.words import count, number, percent, place_title, plain
 
 __all__ = ["slice_bullets", "worst_slices"]
 
@@ -69,11 +70,6 @@ def _verdict(each: SliceRatio, level: float) -> str:
     return _OFF_HIGH if each.pcoc > 1.0 else _OFF_LOW
 
 
-def _words(place: str) -> str:
-    head, _, population = place.partition("@")
-    return f"{HEADS[head][0]} {POPULATIONS[population][0]}"
-
-
 def _name(column: str, each: SliceRatio, limit: int = 34) -> str:
     return plain(f"{column}={each.value}", limit)
 
@@ -81,20 +77,21 @@ def _name(column: str, each: SliceRatio, limit: int = 34) -> str:
 def _bullet(label: str, place: str, found: Sequence[Found], slices: Slices) -> Bullet:
     tested = slices.tested[place]
     off = [(column, each) for column, each in found if _verdict(each, slices.level) in (_OFF_HIGH, _OFF_LOW)]
-    who = f"{plain(label, 40)}, {_words(place)}"
+    who = f"{plain(label, 40)}, {place_title(place)}"
     if not off:
         text = f"{who}: no slice of {count(tested)} can be told apart from calibrated."
         return Bullet("unsure", "cannot tell", text)
     column, worst = off[0]
+    least = "at least " if len(off) >= MOST_LISTED else ""  # of a column no more are listed
     text = (
-        f"{who}: {count(len(off))} of {count(tested)} slices are off, most surely {_name(column, worst)}, "
+        f"{who}: {least}{count(len(off))} of {count(tested)} slices are off, most surely {_name(column, worst)}, "
         f"{_verdict(worst, slices.level)} (PCOC {number(worst.pcoc, 3)}, p {number(worst.p, 2)} by Holm over all)."
     )
     return Bullet("bad", "slices", text)
 
 
 def _figure(study: Study, entry: Contestant, place: str, found: Sequence[Found], slices: Slices) -> Figure:
-    title = f"{plain(entry.label, 30)}: worst slices of the {_words(place)}"
+    title = f"{plain(entry.label, 30)}: worst slices of the {place_title(place)}"
     shown = [(column, each) for column, each in found if each.p is not None and each.pcoc][:_MOST]
     bars = [
         Bar(
@@ -120,7 +117,7 @@ def _note(place: str, slices: Slices, listed: int, drawn: int) -> str:
     if not tested:
         return f"None of {count(listed)} slices has the 10 predicted and 10 observed positives that a test needs."
     spreads = [
-        f"by {plain(name.partition('|')[2], 24)} differ by {percent(spread, 2)}"
+        f"by {plain(name.partition('|')[2], 24)} differ by {percent(spread, 2)} (one standard deviation)"
         for name, spread in slices.spread.items()
         if name.partition("|")[0] == place
     ]

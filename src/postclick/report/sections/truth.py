@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from postclick.report.blocks import Facts, Figure, Part, Table
 from postclick.report.facts import Contestant, Study
 from postclick.report.forest import Bar, forest
 from postclick.report.sections.leaderboard import ordered
+from postclick.report.verdicts import near
 from postclick.report.words import HEADS, number, percent, plain, title
 
-__all__ = ["levels", "truth"]
+__all__ = ["levels", "true_mean", "truth"]
 
 _PLACES = ("ctr/pcoc@world", "cvr/pcoc@world", "ctcvr/pcoc@world")
 
@@ -26,10 +28,18 @@ def _means(study: Study) -> Iterator[tuple[str, str]]:
     """Yield the true means of the test rows: the mass of the soft labels over the rows."""
     for head, (short, words) in HEADS.items():
         for entry in study.contestants:
-            metric = {} if entry.run is None else entry.run.metrics.get(f"{head}/pcoc@world", {})
-            if metric.get("n") and metric.get("positives") is not None:
-                yield f"true mean {short}", f"{percent(metric['positives'] / metric['n'])} — {words}"
+            mean = None if entry.run is None else true_mean(entry.run.metrics, head)
+            if mean is not None:
+                yield f"true mean {short}", f"{percent(mean)} — {words}"
                 break
+
+
+def true_mean(metrics: Mapping[str, Mapping[str, Any]], head: str) -> float | None:
+    """Return the mean true probability of a head over the test rows; None on real logs."""
+    metric = metrics.get(f"{head}/pcoc@world", {})
+    if not metric.get("n") or metric.get("positives") is None:
+        return None
+    return float(metric["positives"] / metric["n"])
 
 
 def levels(study: Study, metric: str) -> Figure | None:
@@ -56,6 +66,4 @@ def levels(study: Study, metric: str) -> Figure | None:
 
 def _bar(label: str, form: dict[str, float]) -> Bar:
     low, high = form.get("low"), form.get("high")
-    right = low is not None and high is not None and low <= 1.0 <= high
-    near = right or abs(form["value"] - 1.0) <= 0.1
-    return Bar(label, form["value"], low, high, number(form["value"], 3), "" if near else "worse")
+    return Bar(label, form["value"], low, high, number(form["value"], 3), "" if near(form) else "worse")

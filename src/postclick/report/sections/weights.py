@@ -10,6 +10,7 @@ from postclick.report.charts import overlap
 from postclick.report.facts import Contestant, Study
 from postclick.report.forest import Bar, forest
 from postclick.report.sections.leaderboard import ordered
+from postclick.report.sections.truth import true_mean
 from postclick.report.words import percent, plain
 
 __all__ = ["weights"]
@@ -76,8 +77,7 @@ def _estimates(study: Study, entry: Contestant) -> Iterator[Figure]:
         rows.append((words, form["value"], form["low"], form["high"], form["undefined"] or ""))
         if form["value"] is not None:
             bars.append(Bar(words, form["value"], form["low"], form["high"], percent(form["value"])))
-    world = metrics.get("cvr/pcoc@world", {})
-    true = world["positives"] / world["n"] if world.get("n") else None
+    true = true_mean(metrics, "cvr")
     if true is not None:
         rows.append(("the truth of the world", true, None, None, ""))
         bars.append(Bar("the truth of the world", true, text=percent(true), mark="diamond"))
